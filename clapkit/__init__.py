@@ -7,6 +7,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from clapkit.version import __version__
+
 if TYPE_CHECKING:
     from clapkit.errors import (
         AudioError,
@@ -18,8 +20,6 @@ if TYPE_CHECKING:
     )
     from clapkit.model import AudioTextModel, Score, load
     from clapkit.search.index import AudioIndex, Hit
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "AudioTextModel": "clapkit.model",

@@ -87,15 +87,20 @@ class ModelConfig(Section):
 
     embed_dim: int = Field(256, ge=2)
     head: bool = Field(True, description="a linear classifier beside the shared space")
+    multilabel: bool = Field(False, description="each of its labels is a yes or no; set for clips with several labels")
     projection_dropout: float = Field(0.1, ge=0, lt=1)
     temperature: float = Field(0.07, gt=0, description="initial temperature; logit_scale starts at ln(1/temperature)")
 
 
 class AugmentConfig(Section):
-    """Training-time randomness; none of it is active when a sound is embedded."""
+    """Training-time randomness, on log-mel pictures; none of it is active when a sound is embedded."""
 
     time_shift: float = Field(0.5, ge=0, le=1, description="largest circular shift, as a part of the clip")
     gain_db: float = Field(6.0, ge=0, description="largest change of level up or down")
+    eq_db: float = Field(0.0, ge=0, description="largest change of level at any frequency, as a smooth random curve")
+    background: float = Field(0.0, ge=0, le=1, description="probability that another sound is laid under a clip")
+    background_snr_db: tuple[float, float] = Field((5.0, 20.0), description="how far below the clip it lies")
+    background_folder: str | None = Field(None, description="its sounds; None: other clips of the batch")
     mixup: float = Field(0.5, ge=0, le=1, description="probability that a clip is mixed with another of its batch")
     mixup_alpha: float = Field(0.4, gt=0, description="Beta(alpha, alpha) draws the share of the other clip")
     n_masks: int = Field(2, ge=0, description="SpecAugment masks along each axis")
@@ -107,19 +112,50 @@ class TrainConfig(Section):
     """Optimisation."""
 
     epochs: int = Field(24, ge=1)
-    batch_size: int = Field(32, ge=2)
-    learning_rate: float = Field(2e-3, gt=0, description="peak of the one-cycle schedule")
+    batch_size: int = Field(32, ge=2, description="clips that are contrasted with one another, over all processes")
+    accumulate: int = Field(1, ge=1, description="batches whose gradients are averaged for one optimizer step")
+    optimizer: Literal["adamw", "adam", "rmsprop", "sgd"] = "adamw"
+    momentum: float = Field(0.9, ge=0, lt=1, description="sgd only")
+    learning_rate: float = Field(2e-3, gt=0, description="peak of the schedule")
     weight_decay: float = Field(0.02, ge=0)
-    warmup: float = Field(0.15, ge=0, lt=1, description="part of the training before the peak")
-    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    schedule: Literal["one_cycle", "cosine", "plateau", "constant"] = Field(
+        "one_cycle", description="cosine: linear warm-up, cosine fall; plateau: falls when validation stops improving"
+    )
+    anneal: Literal["cosine", "linear"] = Field("cosine", description="shape of one_cycle's two halves")
+    warmup: float = Field(0.15, ge=0, lt=1, description="part of the training before the peak (one_cycle, cosine)")
+    plateau_patience: int = Field(3, ge=0, description="epochs without improvement before the rate falls")
+    plateau_factor: float = Field(0.3, gt=0, lt=1, description="what the rate is then multiplied by")
+    patience: int = Field(0, ge=0, description="stop after so many epochs without improvement; 0: train them all")
+    validation_part: float = Field(
+        0.1, gt=0, lt=1, description="of the training recordings, watched by patience and plateau; else all train"
+    )
+    ema: float = Field(0.0, ge=0, lt=1, description="decay per step of averaged weights, which are then scored; 0: off")
+    contrastive: Literal["softmax", "sigmoid"] = Field("softmax", description="CLIP's loss, or SigLIP's")
     contrastive_weight: float = Field(1.0, ge=0)
     head_weight: float = Field(1.0, ge=0)
-    clip_norm: float = Field(5.0, gt=0, description="largest gradient norm")
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    clip_norm: float | None = Field(5.0, gt=0, description="largest gradient norm; None: no clipping")
     precision: Literal["auto", "float32", "bf16"] = Field("auto", description="auto: bf16 where the hardware has it")
+    compile: bool = Field(False, description="torch.compile the audio tower (GPU)")
+    tensorboard: bool = Field(False, description="write TensorBoard events beside history.csv")
+    save_every_s: float = Field(60.0, gt=0, description="seconds of training that a kill can cost at most")
     seed: int = Field(0, ge=0, lt=2**31)
     test_part: float = Field(
         0.2, gt=0, lt=1, description="of the recordings kept for the test where there are no folds"
     )
+
+    @property
+    def watches_validation(self) -> bool:
+        """Whether training looks at validation clips."""
+        return self.patience > 0 or self.schedule == "plateau"
+
+
+class ExperimentConfig(Section):
+    """What ``clapkit sweep`` needs to know of a file in ``configs/thesis/``; training ignores it."""
+
+    title: str = ""
+    dataset: str = ""
+    reported: float | None = Field(None, ge=0, le=1, description="accuracy that the thesis reported")
 
 
 class Config(Section):
@@ -131,13 +167,15 @@ class Config(Section):
     model: ModelConfig = ModelConfig()
     augment: AugmentConfig = AugmentConfig()
     train: TrainConfig = TrainConfig()
+    experiment: ExperimentConfig = ExperimentConfig()
 
 
 def load_config(files: Iterable[str | Path] = (), overrides: Iterable[str] = ()) -> Config:
     """Read settings: the defaults, then each YAML file, then each override.
 
     Args:
-        files: YAML files that state only differences from the defaults; later ones win.
+        files: YAML files that state only differences from the defaults, or from the file beside them that their
+            ``base`` names; later ones win.
         overrides: ``section.key=value`` strings; the value is read as YAML.
 
     Returns:
@@ -147,7 +185,7 @@ def load_config(files: Iterable[str | Path] = (), overrides: Iterable[str] = ())
         ConfigError: a file is missing or not YAML, a key is unknown (the nearest valid one is named),
             or a value is out of range.
     """
-    origins = [(str(file), read_yaml(Path(file))) for file in files]
+    origins = [origin for file in files for origin in _with_base(Path(file))]
     origins += [(f"--set {text}", _override_tree(text)) for text in overrides]
     merged: dict[str, Any] = {}
     for origin, tree in origins:
@@ -182,6 +220,17 @@ def read_yaml(file: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise ConfigError(f"{file}: expected 'section: {{key: value}}', found a {type(tree).__name__}.")
     return tree
+
+
+def _with_base(file: Path) -> list[tuple[str, dict[str, Any]]]:
+    """A file's settings, after those of the file that its ``base`` names."""
+    tree = read_yaml(file)
+    base = tree.pop("base", None)
+    if base is None:
+        return [(str(file), tree)]
+    if not isinstance(base, str) or (file.parent / base).resolve() == file.resolve():
+        raise ConfigError(f"{file}: base={base!r}: expected the name of another YAML file beside it.")
+    return [*_with_base(file.parent / base), (str(file), tree)]
 
 
 class _StrictLoader(yaml.SafeLoader):

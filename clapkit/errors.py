@@ -31,3 +31,7 @@ class TextModelError(ClapkitError):
 
 class IndexMismatchError(ClapkitError):
     """A search index that is damaged, or was built by a different model or preprocessing."""
+
+
+class TrainingError(ClapkitError):
+    """A training that cannot go on."""

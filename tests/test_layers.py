@@ -15,7 +15,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 PACKAGE = PROJECT / "clapkit"
 
 LAYERS = {  # layer: its rooms; a file imports from its own room or from a lower layer
-    0: [{"errors", "progress", "resources", "storage", "config", "device"}],
+    0: [{"errors", "progress", "resources", "storage", "config", "device", "version"}],
     1: [{"audio"}],
     2: [{"models"}, {"data"}],
     3: [{"model"}],
@@ -25,17 +25,18 @@ LAYERS = {  # layer: its rooms; a file imports from its own room or from a lower
 }
 HOMES = {  # library: the only places that may import it; the command line may name pandas for type checkers
     "faiss": ["search/"],
-    "matplotlib": ["evaluation/plots.py"],
+    "matplotlib": ["evaluation/plots/"],
     "soundfile": ["audio/io.py"],
     "soxr": ["audio/io.py"],
     "av": ["audio/io.py"],
     "transformers": ["models/"],
+    "accelerate": ["training/"],
     "tokenizers": ["models/"],
     "pandas": ["data/", "search/", "evaluation/", "training/"],
     "cyclopts": ["cli/"],
     "rich": ["progress.py"],
 }
-HEAVY = ["torch", "pandas", "transformers", "faiss", "matplotlib"]
+HEAVY = ["torch", "pandas", "transformers", "accelerate", "faiss", "matplotlib"]
 IMPORT_SECONDS = 0.3
 HELP_SECONDS = 0.5
 

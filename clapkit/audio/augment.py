@@ -1,35 +1,95 @@
-"""Training-time randomness on batches: gain, time shift, mixup and SpecAugment. Nothing here runs when embedding."""
+"""Training-time randomness on batches of log-mel pictures; nothing here runs when a sound is embedded.
+
+Working on pictures lets training keep them instead of computing them anew: level and equalisation are additions in dB,
+and sounds are mixed as powers, which is what mixing uncorrelated waveforms gives on average.
+"""
 
 from __future__ import annotations
 
+import math
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from clapkit.config import AugmentConfig
+from clapkit.audio.log_mel import POWER_FLOOR, mask_frames
+from clapkit.config import AudioConfig, AugmentConfig
+
+N_EQ_POINTS = 6
+"""Random levels along the mel axis, between which the equalisation is linear."""
+
+SILENCE_DB = 10 * math.log10(POWER_FLOOR)
+NEPER_PER_DB = math.log(10) / 10
+"""Turns dB of power into natural logarithms."""
 
 
-def shift_and_gain(
-    waveform: Tensor, n_valid_samples: Tensor, config: AugmentConfig, generator: torch.Generator
-) -> Tensor:
-    """Roll each clip inside its valid part and change its level.
+@dataclass(frozen=True)
+class AugmentDraws:
+    """All random numbers for one batch, drawn on the CPU so that every device and process sees the same.
+
+    Attributes:
+        shift: ``(batch,)`` part of the clip to roll by, in [-1, 1].
+        gain_db: ``(batch,)``.
+        eq_db: ``(batch, N_EQ_POINTS)`` levels from the lowest to the highest mel bin.
+        behind: ``(batch,)`` int64, the sound laid under this clip.
+        behind_db: ``(batch,)`` level of that clip relative to this one; −inf for none.
+        partner: ``(batch,)`` int64, the clip mixed in.
+        share: ``(batch,)`` this clip's own part in [0.5, 1]; 1 where nothing is mixed in.
+        freq_masks: ``(2, batch, n_masks)`` width and place of each mask, as parts of what is possible.
+        time_masks: ``(2, batch, n_masks)``.
+    """
+
+    shift: Tensor
+    gain_db: Tensor
+    eq_db: Tensor
+    behind: Tensor
+    behind_db: Tensor
+    partner: Tensor
+    share: Tensor
+    freq_masks: Tensor
+    time_masks: Tensor
+
+    def to(self, device: torch.device) -> AugmentDraws:
+        """The same draws on another device."""
+        return AugmentDraws(**{each.name: getattr(self, each.name).to(device) for each in fields(self)})
+
+
+def draw_augmentation(
+    batch_size: int, config: AugmentConfig, generator: torch.Generator, n_backgrounds: int | None = None
+) -> AugmentDraws:
+    """Draw for one batch.
 
     Args:
-        waveform: ``(batch, n_channels, n_samples)``.
-        n_valid_samples: ``(batch,)``.
-        config: largest shift and gain.
+        batch_size: clips.
+        config: how much of what.
         generator: source of randomness, on the CPU.
-
-    Returns:
-        A new waveform of the same shape.
+        n_backgrounds: sounds to choose from for the background; None: the batch itself.
     """
-    batch, _, n_samples = waveform.shape
-    draws = 2 * torch.rand((2, batch), generator=generator).to(waveform.device) - 1  # in [-1, 1)
-    shift = (draws[0] * config.time_shift * n_valid_samples).long()
-    position = torch.arange(n_samples, device=waveform.device).expand(batch, -1)
-    length = n_valid_samples[:, None]
-    source = torch.where(position < length, (position - shift[:, None]) % length, position)  # (batch, n_samples)
-    gain = 10 ** (draws[1] * config.gain_db / 20)
-    return waveform.gather(2, source[:, None].expand_as(waveform)) * gain[:, None, None]
+    n_signed = 2 + N_EQ_POINTS
+    signed = 2 * torch.rand((n_signed, batch_size), generator=generator) - 1  # in [-1, 1)
+    if n_backgrounds is None:
+        behind = torch.randperm(batch_size, generator=generator)
+    else:
+        behind = torch.randint(n_backgrounds, (batch_size,), generator=generator)
+    low_db, high_db = config.background_snr_db
+    snr_db = low_db + (high_db - low_db) * torch.rand(batch_size, generator=generator)
+    has_background = torch.rand(batch_size, generator=generator) < config.background
+    partner, share = mixup_shares(batch_size, config, generator)
+    masks = torch.rand((2, 2, batch_size, config.n_masks), generator=generator)
+    return AugmentDraws(
+        shift=signed[0] * config.time_shift,
+        gain_db=signed[1] * config.gain_db,
+        eq_db=signed[2:].T * config.eq_db,
+        behind=behind,
+        behind_db=torch.where(has_background, -snr_db, -torch.inf),
+        partner=partner,
+        share=share,
+        freq_masks=masks[0],
+        time_masks=masks[1],
+    )
 
 
 def mixup_shares(batch_size: int, config: AugmentConfig, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -55,29 +115,131 @@ def mix(values: Tensor, partner: Tensor, share: Tensor) -> Tensor:
     return share * values + (1 - share) * values[partner]
 
 
-def spec_augment(log_mel: Tensor, n_valid_frames: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
-    """Blank random bands of mel bins and of frames with zero, the mean of the normalised scale.
-
-    Source: Park et al. 2019, SpecAugment.
+def augment(
+    log_mel: Tensor, n_valid_frames: Tensor, draws: AugmentDraws, audio: AudioConfig, config: AugmentConfig,
+    backgrounds: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Change a batch as drawn.
 
     Args:
-        log_mel: ``(batch, n_channels, n_mels, n_frames)``.
-        n_valid_frames: ``(batch,)``; time masks fall inside the valid part.
-        config: how many masks and how wide.
-        generator: source of randomness, on the CPU.
+        log_mel: ``(batch, n_channels, n_mels, n_frames)`` normalised dB.
+        n_valid_frames: ``(batch,)`` int64.
+        draws: of this batch, on the same device.
+        audio: how the dB were normalised.
+        config: which steps are on.
+        backgrounds: pictures and valid frames to lay under each clip; None: clip ``draws.behind`` of the batch.
+
+    Returns:
+        The changed pictures and their valid frames; labels are mixed by ``mix(labels, draws.partner, draws.share)``.
+    """
+    steps = augmentation_steps(log_mel, n_valid_frames, draws, audio, config, backgrounds)
+    ((_, log_mel, n_valid_frames),) = deque(steps, maxlen=1)  # the last one
+    return log_mel, n_valid_frames
+
+
+def augmentation_steps(
+    log_mel: Tensor, n_valid_frames: Tensor, draws: AugmentDraws, audio: AudioConfig, config: AugmentConfig,
+    backgrounds: tuple[Tensor, Tensor] | None = None,
+) -> Iterator[tuple[str, Tensor, Tensor]]:  # fmt: skip
+    """:func:`augment` step by step: yields the step's name, the pictures and their valid frames; ``original`` first."""
+    yield "original", log_mel, n_valid_frames
+    if config.time_shift:
+        log_mel = roll_frames(log_mel, n_valid_frames, draws.shift)
+        yield "time shift", log_mel, n_valid_frames
+    if config.gain_db or config.eq_db:
+        log_mel = change_level(log_mel, n_valid_frames, draws.gain_db, draws.eq_db, audio)
+        yield "gain and EQ", log_mel, n_valid_frames
+    if config.background:
+        pictures, valid = (log_mel, n_valid_frames) if backgrounds is None else backgrounds
+        log_mel = lay_under(
+            log_mel, n_valid_frames, pictures[draws.behind], valid[draws.behind], draws.behind_db, audio
+        )
+        yield "background", log_mel, n_valid_frames
+    if config.mixup:
+        log_mel, n_valid_frames = mix_pictures(log_mel, n_valid_frames, draws.partner, draws.share, audio)
+        yield "mixup", log_mel, n_valid_frames
+    if config.n_masks:
+        yield "SpecAugment", spec_augment(log_mel, n_valid_frames, draws, config), n_valid_frames
+
+
+def roll_frames(log_mel: Tensor, n_valid_frames: Tensor, shift: Tensor) -> Tensor:
+    """Roll each clip's valid frames by ``shift``, a part of its length, around the end."""
+    frames = torch.arange(log_mel.shape[-1], device=log_mel.device)[None]
+    length = n_valid_frames[:, None]
+    steps = (shift * n_valid_frames).long()[:, None]
+    source = torch.where(frames < length, (frames - steps) % length, frames)  # (batch, n_frames)
+    return log_mel.gather(3, source[:, None, None].expand_as(log_mel))
+
+
+def change_level(log_mel: Tensor, n_valid_frames: Tensor, gain_db: Tensor, eq_db: Tensor, audio: AudioConfig) -> Tensor:
+    """Add a level, and a curve over the mel bins that is linear between its points.
+
+    Source: Nam et al. 2022, FilterAugment (linear variant).
+    """
+    curve_db = F.interpolate(eq_db[:, None], log_mel.shape[2], mode="linear", align_corners=True)[:, 0]
+    change = (gain_db[:, None] + curve_db) / audio.std_db  # (batch, n_mels)
+    return mask_frames(log_mel + change[:, None, :, None], n_valid_frames)
+
+
+def lay_under(
+    log_mel: Tensor, n_valid_frames: Tensor, behind: Tensor, n_valid_behind: Tensor, behind_db: Tensor,
+    audio: AudioConfig,
+) -> Tensor:  # fmt: skip
+    """Add a second sound to each clip, ``behind_db`` relative to the clip's mean power; −inf adds nothing."""
+    own_db, other_db = _decibels(log_mel, n_valid_frames, audio), _decibels(behind, n_valid_behind, audio)
+    level_db = _mean_power_db(own_db, n_valid_frames) - _mean_power_db(other_db, n_valid_behind) + behind_db
+    mixed = (_add_powers(own_db, other_db + level_db[:, None, None, None]) - audio.mean_db) / audio.std_db
+    changed = (behind_db > -torch.inf)[:, None, None, None]
+    return mask_frames(torch.where(changed, mixed, log_mel), n_valid_frames)
+
+
+def mix_pictures(
+    log_mel: Tensor, n_valid_frames: Tensor, partner: Tensor, share: Tensor, audio: AudioConfig
+) -> tuple[Tensor, Tensor]:
+    """The picture of ``share · clip + (1 − share) · partner``, and its valid frames; share 1 changes nothing."""
+    own_db = _decibels(log_mel, n_valid_frames, audio)
+    other_db = own_db[partner] + 20 * (1 - share).clamp_min(1e-6).log10()[:, None, None, None]
+    mixed_db = _add_powers(own_db + 20 * share.log10()[:, None, None, None], other_db)
+    is_mixed = share < 1
+    valid = torch.where(is_mixed, n_valid_frames.maximum(n_valid_frames[partner]), n_valid_frames)
+    mixed = torch.where(is_mixed[:, None, None, None], (mixed_db - audio.mean_db) / audio.std_db, log_mel)
+    return mask_frames(mixed, valid), valid
+
+
+def _decibels(log_mel: Tensor, n_valid_frames: Tensor, audio: AudioConfig) -> Tensor:
+    """Back to dB; padding is silence."""
+    decibels = log_mel * audio.std_db + audio.mean_db
+    frames = torch.arange(log_mel.shape[-1], device=log_mel.device)
+    return decibels.masked_fill(frames >= n_valid_frames[:, None, None, None], SILENCE_DB)
+
+
+def _add_powers(first_db: Tensor, second_db: Tensor) -> Tensor:
+    """Level of the sum of two uncorrelated sounds, bin by bin."""
+    return torch.logaddexp(first_db * NEPER_PER_DB, second_db * NEPER_PER_DB) / NEPER_PER_DB
+
+
+def _mean_power_db(decibels: Tensor, n_valid_frames: Tensor) -> Tensor:
+    """``(batch,)`` mean power over channels, bins and valid frames."""
+    n_bins = decibels.shape[1] * decibels.shape[2] * n_valid_frames
+    return (torch.logsumexp(decibels.flatten(1) * NEPER_PER_DB, dim=1) - n_bins.log()) / NEPER_PER_DB
+
+
+def spec_augment(log_mel: Tensor, n_valid_frames: Tensor, draws: AugmentDraws, config: AugmentConfig) -> Tensor:
+    """Blank random bands of mel bins and of valid frames with zero, the mean of the normalised scale.
+
+    Source: Park et al. 2019, SpecAugment.
     """
     batch, _, n_mels, n_frames = log_mel.shape
     bins = torch.full((batch,), n_mels, device=log_mel.device)
-    keep_bins = _keep(n_mels, bins, config.n_masks, config.max_freq_mask, generator)
-    keep_frames = _keep(n_frames, n_valid_frames, config.n_masks, config.max_time_mask, generator)
+    keep_bins = _keep(n_mels, bins, draws.freq_masks, config.max_freq_mask)
+    keep_frames = _keep(n_frames, n_valid_frames, draws.time_masks, config.max_time_mask)
     return log_mel * keep_bins[:, None, :, None] * keep_frames[:, None, None, :]
 
 
-def _keep(size: int, valid: Tensor, n_masks: int, widest: float, generator: torch.Generator) -> Tensor:
-    """``(batch, size)`` of ones with ``n_masks`` random bands of zeros inside the first ``valid`` places."""
-    draws = torch.rand((2, len(valid), n_masks), generator=generator).to(valid.device)
-    width = draws[0] * widest * valid[:, None]
-    start = draws[1] * (valid[:, None] - width)
+def _keep(size: int, valid: Tensor, masks: Tensor, widest: float) -> Tensor:
+    """``(batch, size)`` of ones with bands of zeros inside the first ``valid`` places."""
+    width = masks[0] * widest * valid[:, None]
+    start = masks[1] * (valid[:, None] - width)
     place = torch.arange(size, device=valid.device)[None, :, None]
     masked = (place >= start[:, None]) & (place < (start + width)[:, None])  # (batch, size, n_masks)
     return (~masked.any(dim=2)).float()

@@ -62,15 +62,17 @@ def load_waveform(
         AudioError: missing, empty, truncated, undecodable, or not finite.
     """
     if isinstance(source, (str, os.PathLike)):
-        waveform, source_rate, name = *_decode_file(Path(source)), str(source)
+        decoded, name = _decode_file(Path(source), start_s, end_s), str(source)
     elif isinstance(source, (bytes, bytearray, memoryview)):
-        waveform, source_rate, name = *_decode(io.BytesIO(bytes(source)), "the given bytes"), "the given bytes"
+        decoded, name = _decode(io.BytesIO(bytes(source)), "the given bytes", start_s, end_s), "the given bytes"
     else:
-        waveform, name = samples_to_float(source), "the given array"
         source_rate = sample_rate if source_rate is None else source_rate
+        decoded, name = (samples_to_float(source), source_rate, 0), "the given array"
+    waveform, source_rate, first = decoded
     if waveform.shape[1] == 0:
         raise AudioError(f"{name}: holds no samples; give a sound with a length above zero.")
-    waveform = waveform[:, round(start_s * source_rate) : None if end_s is None else round(end_s * source_rate)]
+    end = None if end_s is None else round(end_s * source_rate) - first
+    waveform = waveform[:, round(start_s * source_rate) - first : end]
     if waveform.shape[1] == 0:
         raise AudioError(f"{name}: ends before the span that starts at {start_s:g} s; mend the span.")
     if not np.isfinite(waveform).all():
@@ -169,36 +171,49 @@ def find_sounds(paths: list[Path]) -> list[Path]:
     return found
 
 
-def _decode_file(path: Path) -> tuple[np.ndarray, int]:
-    """A file at its own rate with all its channels: ``(n_channels, n_samples)`` float32, and Hz."""
+def _decode_file(path: Path, start_s: float, end_s: float | None) -> tuple[np.ndarray, int, int]:
+    """At least a span of a file: ``(n_channels, n_samples)`` float32, its rate in Hz, and its first sample's place."""
     if not path.exists():
         raise AudioError(f"{path}: no such file; check the path.")
     if path.is_dir():
         raise AudioError(f"{path}: is a folder; give an audio file.")
     if path.stat().st_size == 0:
         raise AudioError(f"{path}: is empty (0 bytes); copy it again.")
-    return _decode_media(path) if path.suffix.lower() in MEDIA_SUFFIXES else _decode(path, str(path))
+    is_media = path.suffix.lower() in MEDIA_SUFFIXES
+    return _decode_media(path) if is_media else _decode(path, str(path), start_s, end_s)
 
 
-def _decode(file: Path | io.BytesIO, name: str) -> tuple[np.ndarray, int]:
+def _decode(file: Path | io.BytesIO, name: str, start_s: float, end_s: float | None) -> tuple[np.ndarray, int, int]:
     try:
         with soundfile.SoundFile(file) as sound:
             announced, rate, encoding = sound.frames, sound.samplerate, sound.subtype
-            samples = sound.read(dtype="float32", always_2d=True)
+            first, last = _span_to_read(sound, start_s, end_s)
+            if first:
+                sound.seek(first)
+            samples = sound.read(-1 if last == announced else last - first, dtype="float32", always_2d=True)
             report = sound.extra_info  # complete only after reading
     except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error).rpartition(": ")[2].strip(" .")
         raise AudioError(f"{name}: cannot be decoded as audio ({reason}); {_ADVICE}.") from None
-    missing = announced - len(samples)
+    missing = last - first - len(samples)
     decoded_short = missing > max(announced * LONGEST_MISSING_PART, _CODEC_DELAY_SAMPLES)
     if decoded_short and encoding == "MPEG_LAYER_III":
         decoded_short = _counts_its_frames(file)
     if decoded_short or _stored_part(report) < 1 - LONGEST_MISSING_PART:
         raise AudioError(
-            f"{name}: truncated, its data end after {len(samples) / rate:.2f} s, before the end that its header "
-            "announces; copy it again."
+            f"{name}: truncated, its data end after {(announced - missing) / rate:.2f} s, before the end that its "
+            "header announces; copy it again."
         )
-    return samples.T, rate
+    return samples.T, rate, first
+
+
+def _span_to_read(sound: soundfile.SoundFile, start_s: float, end_s: float | None) -> tuple[int, int]:
+    """First and last sample to decode, at least one; all for lossy codecs, which build on what they decoded before."""
+    if not sound.subtype.startswith("PCM") and sound.subtype not in ("FLOAT", "DOUBLE"):
+        return 0, sound.frames
+    first = max(min(round(start_s * sound.samplerate), sound.frames - 1), 0)
+    last = sound.frames if end_s is None else min(round(end_s * sound.samplerate), sound.frames)
+    return first, max(last, min(first + 1, sound.frames))
 
 
 def _counts_its_frames(file: Path | io.BytesIO) -> bool:
@@ -217,7 +232,7 @@ def _stored_part(report: str) -> float:
     return min((actual / announced for announced, actual in sizes if 0 < announced < _UNKNOWN_SIZE), default=1.0)
 
 
-def _decode_media(path: Path) -> tuple[np.ndarray, int]:
+def _decode_media(path: Path) -> tuple[np.ndarray, int, int]:
     try:
         import av
     except ImportError:
@@ -237,4 +252,4 @@ def _decode_media(path: Path) -> tuple[np.ndarray, int]:
     waveform = np.concatenate(frames, axis=1) if frames else np.zeros((1, 0), dtype=np.float32)
     if waveform.shape[1] / rate < announced_s * (1 - LONGEST_MISSING_PART) - 0.1:  # encoders pad by up to 0.1 s
         raise AudioError(f"{path}: truncated, {waveform.shape[1] / rate:.2f} s of {announced_s:.2f} s can be read.")
-    return waveform, rate
+    return waveform, rate, 0

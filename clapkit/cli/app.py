@@ -16,6 +16,8 @@ from clapkit.progress import show_progress
 COMMANDS = {
     "demo": ("clapkit.cli.demo:demo", "Try everything on made-up city sounds: no data, no network, no GPU."),
     "train": ("clapkit.cli.train:train", "Train a model on a dataset or on your own sounds."),
+    "sweep": ("clapkit.cli.sweep:sweep", "Cross-validate many experiments and print one table."),
+    "compare": ("clapkit.cli.compare:compare", "Put runs side by side: figures and the settings that differ."),
     "zeroshot": ("clapkit.cli.score:zeroshot", "Score sounds against labels in free words."),
     "classify": ("clapkit.cli.score:classify", "Score sounds against the labels a model was trained on."),
     "evaluate": ("clapkit.cli.evaluate:evaluate", "Measure a checkpoint on labelled clips."),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from clapkit.cli.output import note, print_scores
+from clapkit.cli.output import note, print_scores, typed_command
 from clapkit.cli.train import describe_metrics
 
 if TYPE_CHECKING:
@@ -44,28 +44,28 @@ def demo(
     """
     from clapkit.config import load_config, preset
     from clapkit.data.datasets import load_manifest
-    from clapkit.data.splits import make_split
     from clapkit.data.synthetic import write_synthetic_us8k
 
     print("1. Sounds: a small SYNTHETIC city-sound set, made by clapkit, in UrbanSound8K's layout")
     root = write_synthetic_us8k(output / "UrbanSound8K", seed=seed)
     config = load_config([preset("synthetic")], [f"train.seed={seed}"])
     manifest = load_manifest("synthetic", root)
-    split = make_split(manifest, TEST_FOLD, TEST_FOLD, config.train.test_part, seed)
-    print(f"   {manifest.note}\n   {split.note}")
 
     from clapkit.device import choose_device, describe_device
+    from clapkit.training.plan import plan_run
     from clapkit.training.run import train_and_test
 
+    run = plan_run(config, manifest, output / "checkpoint", test_fold=TEST_FOLD, command=typed_command())
+    print(f"   {manifest.note}\n   {run.split.note}")
+
     chosen = choose_device(device)
-    checkpoint = output / "checkpoint"
     print(f"2. Training a CLAP on them: {config.encoder.name} + {config.text.name}, device {describe_device(chosen)}")
-    model = train_and_test(config, manifest, split, checkpoint, device=chosen, overwrite=True, report=note)
+    model = train_and_test(run, device=chosen, overwrite=True, report=note)
     for line in describe_metrics(model.checkpoint.metrics):
         print(f"   {line}")
-    _print_paraphrases(model, split.test)
-    _show_one_clip(model, split.test, output)
-    _show_search(model, root / "audio" / f"fold{TEST_FOLD}", split.test, output / "index")
+    _print_paraphrases(model, run.split.test)
+    _show_one_clip(model, run.split.test, output)
+    _show_search(model, root / "audio" / f"fold{TEST_FOLD}", run.split.test, output / "index")
     print(
         f"\nThese sounds are synthetic: the figures above say that clapkit works, not how well it hears.\n{NEXT_STEPS}"
     )

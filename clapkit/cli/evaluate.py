@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from clapkit.cli.output import note, print_json, warn
 from clapkit.errors import DatasetError
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from clapkit.data.manifest import Manifest
+
 
 def evaluate(
     *,
-    dataset: Literal["us8k", "esc50", "folder", "csv", "synthetic"],
+    dataset: Literal["us8k", "esc50", "fsd50k", "folder", "csv", "synthetic"],
     root: Path | None = None,
     checkpoint: str = "base",
     task: Literal["head", "zeroshot", "retrieval"] = "head",
@@ -37,29 +42,61 @@ def evaluate(
     from clapkit.model import load
 
     manifest = load_manifest(dataset, root)
+    rows = _labelled_rows(manifest, fold)
+    model = load(checkpoint, device=device)
+    note(manifest.note)
+    note(f"checkpoint {checkpoint} on {model.device}")
+    unseen = [label for label in model.checkpoint.training.get("unseen_labels", ()) if label in manifest.labels]
+    figures = run(model, dataset, rows, list(manifest.labels), [task], unseen_labels=unseen).figures.get(task)
+    if figures is None:
+        raise DatasetError(f"{dataset}: all its classes were held out of {checkpoint}'s training; use --task zeroshot.")
+    result = {"dataset": dataset, "task": task, "fold": fold, **figures, "checkpoint": checkpoint}
+    if result["leaky"]:
+        warn(_leak(result, checkpoint))
+    if json:
+        print_json(result)
+        return
+    for line in describe(result):
+        print(line)
+
+
+def _labelled_rows(manifest: Manifest, fold: int | None) -> pd.DataFrame:
     rows = manifest.table
     if fold is not None:
         rows = rows[rows["fold"] == fold]
         if rows.empty:
             present = ", ".join(str(each) for each in manifest.folds) or "none"
-            raise DatasetError(f"fold {fold} of {dataset} is not there; the folds at hand are {present}.")
-    rows = rows[rows["label"].notna()]
+            raise DatasetError(f"fold {fold} of {manifest.dataset} is not there; the folds at hand are {present}.")
+    rows = rows[rows[[name for name in ("label", "tags") if name in rows]].notna().any(axis=1)]
     if rows.empty:
-        raise DatasetError(f"{dataset} at {root}: has captions only; evaluate needs labels.")
-    model = load(checkpoint, device=device)
-    note(manifest.note)
-    note(f"checkpoint {checkpoint} on {model.device}")
-    result = run(model, dataset, rows, list(manifest.labels), [task])[task]
-    result = {"dataset": dataset, "task": task, "fold": fold, **result, "checkpoint": checkpoint}
+        raise DatasetError(f"{manifest.dataset}: has captions only; evaluate needs labels.")
+    return rows
+
+
+def describe(result: dict[str, Any]) -> list[str]:
+    """A line for each figure, then a table of the classes, best first."""
+    lines = []
+    for name, value in {**result, **result.get("generalised", {})}.items():
+        if isinstance(value, bool):
+            lines.append(f"{name:<20} {'LEAKY' if value else 'no'}")
+        elif not isinstance(value, dict | list):
+            lines.append(f"{name:<20} {value:.3f}" if isinstance(value, float) else f"{name:<20} {value}")
+    per_class = result.get("per_class", {})
+    if not per_class:
+        return lines
+    lines.append("")
+    names = [name for name in next(iter(per_class.values())) if name != "n_clips"]
+    best_first = sorted(per_class.items(), key=lambda item: -item[1].get("f1", item[1].get("average_precision")))
+    rows = [["class", *(name.replace("_", " ") for name in names), "clips"]]
+    rows += [[label, *(f"{each[name]:.3f}" for name in names), str(each["n_clips"])] for label, each in best_first]
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    for label, *cells in rows:
+        figures = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
+        lines.append("  ".join([label.ljust(widths[0]), *figures]))
+    return lines
+
+
+def _leak(result: dict[str, Any], checkpoint: str) -> str:
     if n_seen := result["n_seen_in_training"]:
-        warn(f"leaky: {n_seen} of {len(rows)} clips come from recordings that {checkpoint} was trained on.")
-    if json:
-        print_json(result)
-        return
-    for name, value in result.items():
-        if isinstance(value, dict):
-            print(f"{name}:")
-            for label, share in sorted(value.items(), key=lambda item: -item[1]):
-                print(f"  {label:<20} {share:.3f}")
-        else:
-            print(f"{name:<20} {value:.3f}" if isinstance(value, float) else f"{name:<20} {value}")
+        return f"leaky: {n_seen} of {result['n_clips']} clips come from recordings that {checkpoint} was trained on."
+    return f"leaky: {checkpoint} was trained on a random split, so no figure of it counts as unseen."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -43,3 +44,8 @@ def report_bad_files(bad_files: Sequence[str], n_files: int) -> None:
         warn(f"{len(bad_files)} of {n_files} files were skipped:")
         for line in bad_files:
             warn(f"  {line}")
+
+
+def typed_command() -> str:
+    """What the user typed, for reports."""
+    return " ".join(["clapkit", *(shlex.quote(word) for word in sys.argv[1:])])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from clapkit.data import csv_table, esc50, folder, us8k
 from clapkit.data.download import download_dataset
 from clapkit.data.manifest import Manifest
+from clapkit.data.mixture import mix_manifests
 from clapkit.data.synthetic import write_synthetic_us8k
 from clapkit.errors import DatasetError
 from clapkit.resources import cache_folder
@@ -71,6 +73,33 @@ def load_manifest(name: str, root: Path | None = None, *, download: bool = False
         wanted = "a folder of class folders" if name == "folder" else "a CSV file"
         raise DatasetError(f"dataset '{name}' needs --root with {wanted}.")
     return folder.load(root) if name == "folder" else csv_table.load(root)
+
+
+def load_datasets(
+    names: list[str], root: Path | None = None, weights: str | None = None, *, download: bool = False
+) -> Manifest:
+    """Load one dataset, or several as one.
+
+    Args:
+        names: of :data:`NAMES`; of several the first is tested, and all are trained on.
+        root: as in :func:`load_manifest`; of several published sets their parent folder.
+        weights: how often a clip of each is drawn in an epoch, such as ``1,0.5``; once when left out.
+        download: fetch published sets that are not on this machine.
+
+    Raises:
+        DatasetError: one is not found, or there is not one positive weight for each.
+    """
+    manifests = [load_manifest(name, root, download=download) for name in names]
+    if weights is None:
+        numbers = [1.0] * len(names)
+    else:
+        try:
+            numbers = [float(part) for part in weights.split(",")]
+        except ValueError:
+            numbers = []
+        if len(numbers) != len(names) or not all(0 < number < math.inf for number in numbers):
+            raise DatasetError(f"--weights {weights}: expected {len(names)} positive numbers, one for each dataset.")
+    return manifests[0] if len(names) == 1 and weights is None else mix_manifests(manifests, numbers)
 
 
 def find_root(name: str, root: Path | None = None, *, download: bool = False) -> Path:

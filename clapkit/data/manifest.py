@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import pandas as pd
 
 from clapkit.errors import DatasetError
 
-COLUMNS = ("path", "start_s", "end_s", "label", "caption", "fold", "source")
+COLUMNS = ("path", "start_s", "end_s", "label", "tags", "caption", "fold", "source", "weight")
+EMPTY = {"start_s": math.nan, "end_s": math.nan, "label": None, "tags": None, "caption": None, "fold": 0, "weight": 1.0}
 
 
 @dataclass(frozen=True)
@@ -20,8 +22,9 @@ class Manifest:
     Attributes:
         dataset: its name, such as ``us8k``.
         table: columns ``path`` (str), ``start_s`` and ``end_s`` (seconds, NaN for the whole file), ``label`` (clean
-            text, None for captions only), ``caption`` (None for labels only), ``fold`` (int, 0 for none) and
-            ``source`` (the recording a clip was cut from).
+            text, None for none or several), ``tags`` (tuple of labels where clips have several, else None), ``caption``
+            (None for labels only), ``fold`` (int, 0 for none), ``source`` (the recording a clip was cut from) and
+            ``weight`` (how often a clip is drawn in one epoch of training).
         labels: all labels in the dataset's order.
         note: one line that says what was found, such as a subset.
     """
@@ -38,17 +41,11 @@ class Manifest:
 
 
 def make_table(**columns: object) -> pd.DataFrame:
-    """Build a manifest table; columns left out are filled with NaN (times), None (texts) or 0 (fold)."""
+    """Build a manifest table; columns left out are filled as :data:`EMPTY` says."""
     table = pd.DataFrame(columns)
-    for name, empty in {
-        "start_s": float("nan"),
-        "end_s": float("nan"),
-        "label": None,
-        "caption": None,
-        "fold": 0,
-    }.items():
+    for name, empty in EMPTY.items():
         if name not in table:
-            table[name] = pd.Series([empty] * len(table), dtype=float if name.endswith("_s") else None)
+            table[name] = pd.Series([empty] * len(table), dtype=object if empty is None else type(empty))
     if "source" not in table:
         table["source"] = table["path"]
     return table[list(COLUMNS)].reset_index(drop=True)

@@ -2,25 +2,128 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import Any
+
 import numpy as np
-from sklearn.metrics import accuracy_score, f1_score, recall_score
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    confusion_matrix,
+    label_ranking_average_precision_score,
+    precision_recall_fscore_support,
+    recall_score,
+    top_k_accuracy_score,
+)
+
+TOP_K = 5
 
 
-def classification_metrics(truth: np.ndarray, predicted: np.ndarray, labels: list[str]) -> dict[str, object]:
-    """Accuracy, macro F1, and the share of each class's clips that was recognised.
+def classification_metrics(truth: np.ndarray, scores_or_predicted: np.ndarray, labels: list[str]) -> dict[str, Any]:
+    """Accuracy, macro precision, recall and F1, the same per class, and who is taken for whom.
 
     Args:
         truth: ``(n_clips,)`` places in ``labels``.
-        predicted: ``(n_clips,)`` places in ``labels``.
-        labels: names; classes without clips are left out of the means.
+        scores_or_predicted: ``(n_clips, n_labels)`` scores, of which the largest wins, or ``(n_clips,)`` places in
+            ``labels``.
+        labels: names; classes without clips are left out of the means and of ``per_class``.
+
+    Returns:
+        ``accuracy``, ``macro_precision``, ``macro_recall``, ``macro_f1``; ``per_class``, ``{label: {precision, recall,
+        f1, n_clips}}``; ``labels`` and ``confusion_matrix``, counts in their order with a row for each truth; and with
+        scores over more than five labels ``top5_accuracy``.
     """
+    scores = scores_or_predicted if scores_or_predicted.ndim == 2 else None
+    predicted = scores_or_predicted if scores is None else scores.argmax(axis=1)
     present = np.unique(truth)
-    recall = recall_score(truth, predicted, labels=present, average=None, zero_division=0)
-    return {
+    precision, recall, f1, n_clips = precision_recall_fscore_support(truth, predicted, labels=present, zero_division=0)
+    figures = {
         "accuracy": float(accuracy_score(truth, predicted)),
-        "macro_f1": float(f1_score(truth, predicted, labels=present, average="macro", zero_division=0)),
-        "per_class": {labels[place]: float(value) for place, value in zip(present, recall, strict=True)},
+        "macro_precision": float(precision.mean()),
+        "macro_recall": float(recall.mean()),
+        "macro_f1": float(f1.mean()),
+        "per_class": {
+            labels[place]: {"precision": float(p), "recall": float(r), "f1": float(f), "n_clips": int(n)}
+            for place, p, r, f, n in zip(present, precision, recall, f1, n_clips, strict=True)
+        },
+        "labels": list(labels),
+        "confusion_matrix": confusion_matrix(truth, predicted, labels=np.arange(len(labels))).tolist(),
     }
+    if scores is not None and len(labels) > TOP_K:
+        figures["top5_accuracy"] = float(top_k_accuracy_score(truth, scores, k=TOP_K, labels=np.arange(len(labels))))
+    return figures
+
+
+def multilabel_metrics(truth: np.ndarray, scores: np.ndarray, labels: list[str]) -> dict[str, Any]:
+    """How well each label ranks the clips, and each clip its labels.
+
+    Source: lwlrap, Fonseca et al. 2019 (DCASE 2019, task 2): label-ranking average precision over clip-label pairs.
+
+    Args:
+        truth: ``(n_clips, n_labels)`` bool.
+        scores: ``(n_clips, n_labels)``, larger for likelier labels.
+        labels: names; those that no clip has are left out of the mean and of ``per_class``.
+
+    Returns:
+        ``map``, the mean over labels of ``average_precision``; ``lwlrap``; ``per_class``, ``{label:
+        {average_precision, n_clips}}``.
+    """
+    present = np.flatnonzero(truth.any(axis=0))
+    per_class = {
+        labels[place]: {
+            "average_precision": float(average_precision_score(truth[:, place], scores[:, place])),
+            "n_clips": int(truth[:, place].sum()),
+        }
+        for place in present
+    }
+    tagged = truth.any(axis=1)
+    return {
+        "map": float(np.mean([figures["average_precision"] for figures in per_class.values()])),
+        "lwlrap": float(
+            label_ranking_average_precision_score(
+                truth[tagged], scores[tagged], sample_weight=truth[tagged].sum(axis=1)
+            )
+        ),
+        "per_class": per_class,
+    }
+
+
+def generalised_zero_shot(
+    truth: np.ndarray, scores: np.ndarray, labels: list[str], unseen_labels: Collection[str]
+) -> dict[str, float]:
+    """How well classes held out of training are found, alone and beside the classes trained on.
+
+    Source: Xian et al. 2018, section 3.3; every figure is a mean of the classes' own accuracies.
+
+    Args:
+        truth: ``(n_clips,)`` places in ``labels``.
+        scores: ``(n_clips, n_labels)``.
+        labels: names.
+        unseen_labels: those of them that training never met.
+
+    Returns:
+        ``unseen_among_unseen``, clips of unseen classes scored against the unseen labels only; ``unseen`` and
+        ``seen``, the clips of either side scored against all labels; their ``harmonic_mean``. A side without clips has
+        no figure.
+    """
+    unseen = np.isin(labels, list(unseen_labels))  # (n_labels,)
+    of_unseen = unseen[truth]  # (n_clips,)
+    predicted = scores.argmax(axis=1)
+    figures = {}
+    if of_unseen.any():
+        among_unseen = np.where(unseen, scores, -np.inf).argmax(axis=1)
+        figures["unseen_among_unseen"] = _mean_class_accuracy(truth[of_unseen], among_unseen[of_unseen])
+        figures["unseen"] = _mean_class_accuracy(truth[of_unseen], predicted[of_unseen])
+    if not of_unseen.all():
+        figures["seen"] = _mean_class_accuracy(truth[~of_unseen], predicted[~of_unseen])
+    if {"seen", "unseen"} <= figures.keys():
+        product, total = figures["seen"] * figures["unseen"], figures["seen"] + figures["unseen"]
+        figures["harmonic_mean"] = 2 * product / total if total else 0.0
+    return figures
+
+
+def _mean_class_accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:
+    return float(recall_score(truth, predicted, labels=np.unique(truth), average="macro", zero_division=0))
 
 
 def average_precision_at_k(relevant: np.ndarray, k: int) -> float:

@@ -31,9 +31,6 @@ WEIGHTS_FILE, TEXTS_FILE, TEXT_FOLDER = "model.safetensors", "texts.safetensors"
 RECORD_KINDS = {"labels": list, "text": dict, "fingerprint": dict, "training": dict}
 
 
-RECORD_KINDS = {"labels": list, "text": dict, "fingerprint": dict, "training": dict}
-
-
 @dataclass
 class Checkpoint:
     """A model and what is known about it.
@@ -69,29 +66,32 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, *, overwrite: bool = F
         StorageError: the folder exists and ``overwrite`` is off, or the disk is full.
     """
     with replacing_folder(folder, RECORD_FILE, overwrite=overwrite) as partial:
-        clap = checkpoint.clap
-        save_file({name: value.cpu().contiguous() for name, value in clap.state_dict().items()}, partial / WEIGHTS_FILE)
-        save_config(clap.config, partial / CONFIG_FILE)
-        record = {
-            "format_version": FORMAT_VERSION,
-            "labels": checkpoint.labels,
-            "text": {"dim": clap.text_projection.linear1.in_features, "sha256": checkpoint.text_sha256},
-            "fingerprint": {
-                "weights": weights_fingerprint(clap),
-                "preprocessing": audio_fingerprint(clap.config.audio),
-            },
-            "training": checkpoint.training,
-        }
-        (partial / RECORD_FILE).write_text(
-            yaml.safe_dump(record, sort_keys=False, allow_unicode=True), encoding="utf-8"
-        )
-        (partial / SOURCES_FILE).write_text("".join(f"{source}\n" for source in checkpoint.sources), encoding="utf-8")
-        (partial / METRICS_FILE).write_text(json.dumps(checkpoint.metrics, indent=2) + "\n", encoding="utf-8")
-        if clap.text_encoder is not None:
-            clap.text_encoder.save_structure(partial / TEXT_FOLDER)
-        if checkpoint.texts:
-            vectors = np.stack(list(checkpoint.texts.values())).astype(np.float32)
-            save_arrays({"vectors": vectors}, partial / TEXTS_FILE, {"texts": json.dumps(list(checkpoint.texts))})
+        write_checkpoint(checkpoint, partial)
+
+
+def write_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
+    """Write a checkpoint's files into an existing folder."""
+    clap = checkpoint.clap
+    save_file({name: value.cpu().contiguous() for name, value in clap.state_dict().items()}, folder / WEIGHTS_FILE)
+    save_config(clap.config, folder / CONFIG_FILE)
+    record = {
+        "format_version": FORMAT_VERSION,
+        "labels": checkpoint.labels,
+        "text": {"dim": clap.text_projection.linear1.in_features, "sha256": checkpoint.text_sha256},
+        "fingerprint": {
+            "weights": weights_fingerprint(clap),
+            "preprocessing": audio_fingerprint(clap.config.audio),
+        },
+        "training": checkpoint.training,
+    }
+    (folder / RECORD_FILE).write_text(yaml.safe_dump(record, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    (folder / SOURCES_FILE).write_text("".join(f"{source}\n" for source in checkpoint.sources), encoding="utf-8")
+    (folder / METRICS_FILE).write_text(json.dumps(checkpoint.metrics, indent=2) + "\n", encoding="utf-8")
+    if clap.text_encoder is not None:
+        clap.text_encoder.save_structure(folder / TEXT_FOLDER)
+    if checkpoint.texts:
+        vectors = np.stack(list(checkpoint.texts.values())).astype(np.float32)
+        save_arrays({"vectors": vectors}, folder / TEXTS_FILE, {"texts": json.dumps(list(checkpoint.texts))})
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:

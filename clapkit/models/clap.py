@@ -20,6 +20,9 @@ if TYPE_CHECKING:  # transformers takes seconds to import and is not needed to e
 LARGEST_LOGIT_SCALE = math.log(100)
 """CLIP's bound on the learned temperature: 1/100."""
 
+FIRST_LOGIT_BIAS = -10.0
+"""Source: Zhai et al. 2023, SigLIP; most pairs of a batch do not belong together."""
+
 
 class Projection(nn.Module):
     """A linear map with a residual two-layer correction and a LayerNorm.
@@ -62,9 +65,36 @@ class CLAP(nn.Module):
         self.text_encoder = text_encoder
         self.text_projection = Projection(text_dim, embed_dim, dropout)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / config.model.temperature)))
+        is_sigmoid = config.train.contrastive == "sigmoid"
+        self.logit_bias = nn.Parameter(torch.tensor(FIRST_LOGIT_BIAS)) if is_sigmoid else None
         self.head = nn.Linear(feature_dim, n_labels) if n_labels else None
         self.audio_encoder.initialize()
         self.audio_encoder.to(memory_format=torch.channels_last)  # a fifth faster on CPUs, more on GPUs with bf16
+
+    def forward(self, log_mel: Tensor, n_valid_frames: Tensor, text: Tensor | Sequence[str]) -> dict[str, Tensor]:
+        """One training step's way through both towers.
+
+        Args:
+            log_mel: ``(batch, n_channels, n_mels, n_frames)`` normalised dB.
+            n_valid_frames: ``(batch,)`` int64.
+            text: ``(n_texts, text_dim)`` vectors of a frozen text tower, or the texts themselves for a trained one.
+
+        Returns:
+            ``audio`` ``(batch, embed_dim)`` and ``text`` ``(n_texts, embed_dim)`` of unit length, and ``head``
+            ``(batch, n_labels)`` logits where there is a head.
+        """
+        features = self.audio_encoder(log_mel, n_valid_frames)
+        text_features = text if isinstance(text, Tensor) else self.text_encoder(text)
+        outputs = {"audio": self.audio_projection(features), "text": self.text_projection(text_features)}
+        if self.head is not None:
+            outputs["head"] = self.head(features)
+        return outputs
+
+    def logits(self, audio: Tensor, text: Tensor) -> Tensor:
+        """Cosines ``(n_clips, n_texts)`` at the learned temperature, in float32."""
+        with torch.autocast(audio.device.type, enabled=False):  # bfloat16 is too coarse for cosines times 100
+            logits = self.scale() * audio.float() @ text.float().T
+        return logits if self.logit_bias is None else logits + self.logit_bias
 
     def audio_features(self, waveform: Tensor, n_valid_samples: Tensor) -> Tensor:
         """Windows → the audio tower's vectors.

@@ -87,5 +87,6 @@ def _encode_batch(clap: CLAP, batch: list[tuple[np.ndarray, int]]) -> list[tuple
         vectors = clap.audio_projection(features).float().cpu().numpy()
         if clap.head is None:
             return [(vector, None) for vector in vectors]
-        probabilities = clap.head(features).float().softmax(dim=-1).cpu().numpy()
+        logits = clap.head(features).float()
+        probabilities = (logits.sigmoid() if clap.config.model.multilabel else logits.softmax(dim=-1)).cpu().numpy()
     return list(zip(vectors, probabilities, strict=True))

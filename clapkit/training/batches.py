@@ -1,52 +1,149 @@
-"""Training batches: shuffled clips, cropped or padded to one window; an epoch depends on the seed and its number."""
+"""Training batches: which clips, with which texts and targets, changed how; all of it follows from seed and number."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from clapkit.config import AudioConfig
-from clapkit.data.cache import WaveformStore
+from clapkit.audio.augment import augment, draw_augmentation, mix
+from clapkit.config import AudioConfig, Config
+from clapkit.data.log_mels import LogMelStore
+from clapkit.training.texts import TrainingTexts
 
 
-def epoch_generator(seed: int, epoch: int) -> torch.Generator:
-    """All randomness of one epoch comes from here, so that a resumed run draws what an uninterrupted one would."""
-    return torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+@dataclass
+class TrainingData:
+    """Clips to learn from, or to validate on.
 
-
-def shuffled_batches(n_clips: int, batch_size: int, generator: torch.Generator) -> Iterator[list[int]]:
-    """A random order cut into full batches; what is left over waits for another epoch's order."""
-    order = torch.randperm(n_clips, generator=generator).tolist()
-    size = min(batch_size, n_clips)
-    for start in range(0, n_clips - size + 1, size):
-        yield order[start : start + size]
-
-
-def n_batches(n_clips: int, batch_size: int) -> int:
-    """Batches in one epoch."""
-    return n_clips // min(batch_size, n_clips)
-
-
-def window_batch(
-    store: WaveformStore, clips: list[int], audio: AudioConfig, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Take one window of each clip: a random one of long clips, a zero-padded one of short clips.
-
-    Returns:
-        waveform: ``(batch, n_channels, n_window_samples)`` float32.
-        n_valid_samples: ``(batch,)`` int64.
+    Attributes:
+        log_mels: pictures of the whole dataset.
+        rows: ``(n_clips,)`` int64 place of each clip in ``log_mels``.
+        weights: ``(n_clips,)`` how often a clip is drawn in one epoch, on average.
+        texts: their texts.
+        text_vectors: ``(n_texts, text_dim)`` of a frozen text tower; None when the tower is trained or not used.
+        targets: ``(n_clips, n_labels)`` float32, 1 for each label of a clip; all 0 for captions only.
+        backgrounds: pictures to lay under clips; None: other clips of the batch.
     """
-    n_window_samples = round(audio.window_s * audio.sample_rate)
-    waveform = np.zeros((len(clips), audio.n_channels, n_window_samples), dtype=np.float32)
-    n_valid_samples = torch.zeros(len(clips), dtype=torch.int64)
-    draws = torch.rand(len(clips), generator=generator).tolist()
-    for row, (clip, draw) in enumerate(zip(clips, draws, strict=True)):
-        samples = store[clip]
-        start = int(draw * max(samples.shape[1] - n_window_samples + 1, 1))
-        window = samples[:, start : start + n_window_samples]
-        waveform[row, :, : window.shape[1]] = window
-        n_valid_samples[row] = window.shape[1]
-    return torch.from_numpy(waveform), n_valid_samples
+
+    log_mels: LogMelStore
+    rows: Tensor
+    weights: Tensor
+    texts: TrainingTexts
+    text_vectors: Tensor | None
+    targets: Tensor
+    backgrounds: LogMelStore | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step needs; the pictures and texts may be a process's slice of the batch.
+
+    Attributes:
+        log_mel: ``(n_own, n_channels, n_mels, n_frames)``.
+        n_valid_frames: ``(n_own,)``.
+        text: ``(n_own, text_dim)`` vectors of a frozen tower, or the texts for a trained one.
+        same: ``(batch, batch)`` how much of clip i the text of clip j describes.
+        targets: ``(batch, n_labels)`` shares of the labels.
+    """
+
+    log_mel: Tensor
+    n_valid_frames: Tensor
+    text: Tensor | list[str]
+    same: Tensor
+    targets: Tensor
+
+
+def seeded_generator(seed: int, purpose: str, number: int) -> torch.Generator:
+    """Random numbers for one purpose, such as step 17; a resumed run draws what an uninterrupted one would."""
+    digest = hashlib.sha256(f"{seed}/{purpose}/{number}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+def epoch_order(weights: Tensor, generator: torch.Generator) -> Tensor:
+    """A random order in which each clip comes ``weight`` times, on average: ``(n_drawn,)`` int64."""
+    whole, part = weights.floor().long(), weights.frac()
+    drawn = torch.arange(len(weights)).repeat_interleave(whole)
+    if n_more := _n_extra(weights):
+        drawn = torch.cat([drawn, torch.multinomial(part.double(), n_more, generator=generator)])
+    return drawn[torch.randperm(len(drawn), generator=generator)]
+
+
+def n_batches(weights: Tensor, batch_size: int) -> int:
+    """Full batches in one epoch; what is left over waits for another epoch's order."""
+    n_drawn = int(weights.floor().sum()) + _n_extra(weights)
+    return max(n_drawn // batch_size, 1)
+
+
+def _n_extra(weights: Tensor) -> int:
+    """Clips drawn because of the weights' parts below 1, at most as many as have one."""
+    part = weights.frac()
+    return min(round(float(part.sum())), int((part > 0).sum()))
+
+
+def n_window_frames(audio: AudioConfig) -> int:
+    """Frames that the front-end makes of one window."""
+    return round(audio.window_s * audio.sample_rate) // audio.hop_length + 1
+
+
+def training_batch(
+    data: TrainingData, clips: Tensor, config: Config, generator: torch.Generator, own: slice, device: torch.device
+) -> Batch:
+    """Crop, augment and mix one batch, and keep a process's slice of it.
+
+    Every process prepares the whole batch, so that partners and draws are those of a single process; that costs little
+    beside the towers.
+    """
+    n_frames = n_window_frames(config.audio)
+    spare = (data.log_mels.n_frames[data.rows[clips]] - n_frames).clamp_min(0)
+    starts = (torch.rand(len(clips), generator=generator) * (spare + 1)).long()
+    n_backgrounds = None if data.backgrounds is None else len(data.backgrounds)
+    drawn = draw_augmentation(len(clips), config.augment, generator, n_backgrounds)
+    drawn_texts = data.texts.draw(clips, generator)
+    backgrounds = None
+    if data.backgrounds is not None:
+        crops = _random_starts(data.backgrounds, drawn.behind, n_frames, generator)
+        backgrounds = _on(device, data.backgrounds.gather(drawn.behind, crops, n_frames))
+    pictures = _on(device, data.log_mels.gather(data.rows[clips], starts, n_frames))
+    draws = drawn.to(device)
+    log_mel, n_valid_frames = augment(*pictures, draws, config.audio, config.augment, backgrounds)
+    mixed = (drawn.partner, drawn.share) if config.augment.mixup else None
+    return _batch(data, clips, drawn_texts, log_mel, n_valid_frames, mixed, own)
+
+
+def validation_batch(data: TrainingData, clips: Tensor, config: Config, device: torch.device) -> Batch:
+    """The middle of each clip with its first text; draws no random numbers."""
+    n_frames = n_window_frames(config.audio)
+    starts = (data.log_mels.n_frames[data.rows[clips]] - n_frames).clamp_min(0) // 2
+    pictures = _on(device, data.log_mels.gather(data.rows[clips], starts, n_frames))
+    return _batch(data, clips, data.texts.first(clips), *pictures, None, slice(None))
+
+
+def _batch(
+    data: TrainingData, clips: Tensor, drawn_texts: tuple[Tensor, Tensor], log_mel: Tensor, n_valid_frames: Tensor,
+    mixed: tuple[Tensor, Tensor] | None, own: slice,
+) -> Batch:  # fmt: skip
+    places, topics = drawn_texts
+    same, targets = data.texts.same(clips, topics), data.targets[clips]
+    if mixed is not None:
+        same, targets = mix(same, *mixed), mix(targets, *mixed)
+    device = log_mel.device
+    if data.text_vectors is None:
+        text = [data.texts.texts[place] for place in places[own].tolist()]
+    else:
+        text = data.text_vectors[places[own]].to(device)
+    return Batch(log_mel[own], n_valid_frames[own], text, same.to(device), targets.to(device))
+
+
+def _random_starts(store: LogMelStore, clips: Tensor, n_frames: int, generator: torch.Generator) -> Tensor:
+    spare = (store.n_frames[clips] - n_frames).clamp_min(0)
+    return (torch.rand(len(clips), generator=generator) * (spare + 1)).long()
+
+
+def _on(device: torch.device, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    return pair[0].to(device, non_blocking=True), pair[1].to(device, non_blocking=True)

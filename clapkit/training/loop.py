@@ -1,158 +1,226 @@
-"""The training loop: batches in, a trained CLAP out."""
+"""The training loop: batches in, a trained CLAP out; it can be killed at any moment and goes on bit for bit."""
 
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, field
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
+import pandas as pd
 import torch
-from torch import Tensor, nn
+from accelerate import Accelerator
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from clapkit.audio.augment import mix, mixup_shares, shift_and_gain, spec_augment
-from clapkit.config import NEW_TOWERS, Config
-from clapkit.data.cache import WaveformStore
+from clapkit.errors import TrainingError
 from clapkit.models.clap import CLAP
-from clapkit.training.batches import epoch_generator, shuffled_batches, window_batch
-from clapkit.training.losses import contrastive_loss, head_loss
-from clapkit.training.texts import TrainingTexts
+from clapkit.progress import progress_bar
+from clapkit.training.batches import TrainingData, epoch_order, n_batches, seeded_generator, training_batch
+from clapkit.training.objective import batch_losses, total_loss, validate
+from clapkit.training.optimizers import make_optimizer, set_learning_rate
+from clapkit.training.processes import is_shared, own_slice, with_global_statistics
+from clapkit.training.schedules import best_epoch, learning_rate
+from clapkit.training.state import TrainingState, load_state, save_state
+
+HISTORY_FILE = "history.csv"
+STEPS_BETWEEN_NOTES = 10
+"""Reading a loss makes a GPU wait, so it is not done every step."""
+
+NOT_SHOWN = ("epoch", "learning_rate", "seconds")
 
 
-@dataclass
-class TrainingData:
-    """What the loop reads.
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished training leaves.
 
     Attributes:
-        store: decoded clips of the whole dataset.
-        rows: ``(n_clips,)`` the place of each training clip in the store.
-        texts: their texts.
-        text_vectors: ``(n_texts, text_dim)`` of a frozen text tower; None when the tower is trained.
-        label_ids: ``(n_clips,)`` int64 place of each clip's label in the head, −1 for none.
+        clap: the model with the weights to score: averaged, or of the best epoch, where the config says so.
+        history: one row for each epoch.
+        n_steps: optimizer steps done.
+        seconds: time spent, over all sittings of a resumed run.
     """
 
-    store: WaveformStore
-    rows: list[int]
-    texts: TrainingTexts
-    text_vectors: Tensor | None
-    label_ids: Tensor
+    clap: CLAP
+    history: pd.DataFrame
+    n_steps: int
+    seconds: float
 
 
-@dataclass
-class EpochResult:
-    """Means over the batches of one epoch, by loss name."""
-
-    losses: dict[str, float] = field(default_factory=dict)
-
-    def add(self, name: str, value: Tensor, n_batches: int) -> None:
-        """Count one batch of ``n_batches``."""
-        self.losses[name] = self.losses.get(name, 0.0) + float(value.detach()) / n_batches
-
-    def __str__(self) -> str:
-        return " ".join(f"{name} {value:.3f}" for name, value in self.losses.items())
-
-
-def make_optimizer(clap: CLAP, config: Config) -> torch.optim.Optimizer:
-    """AdamW; weight decay touches matrices and filters only, and a pretrained text tower learns 50 times slower."""
-    slow = clap.text_encoder is not None and config.text.name not in NEW_TOWERS
-    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
-    for name, parameter in clap.named_parameters():
-        factor = 0.02 if slow and name.startswith("text_encoder.") else 1.0
-        groups.setdefault((parameter.ndim > 1, factor), []).append(parameter)
-    return torch.optim.AdamW(
-        {"params": parameters, "weight_decay": config.train.weight_decay if decays else 0.0, "lr_factor": factor}
-        for (decays, factor), parameters in groups.items()
-    )
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Give every group the rate times its own factor."""
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate * group["lr_factor"]
-
-
-def train_epoch(
-    clap: CLAP, data: TrainingData, optimizer: torch.optim.Optimizer, epoch: int, learning_rates: list[float],
-    dtype: torch.dtype, advance,
-) -> EpochResult:  # fmt: skip
-    """Train one epoch.
+def fit(
+    clap: CLAP, train: TrainingData, validation: TrainingData | None, accelerator: Accelerator, folder: Path,
+    run: str, report: Callable[[str], None],
+) -> Outcome:  # fmt: skip
+    """Train until the epochs are over or validation stops improving.
 
     Args:
         clap: the model, on its device.
-        data: clips and texts.
-        optimizer: of the model's parameters.
-        epoch: from 0; all random draws follow from it and the seed.
-        learning_rates: one for each batch.
-        dtype: of the forward pass; bfloat16 uses autocast.
-        advance: called after each batch with ``note=``.
+        train: clips to learn from.
+        validation: clips that patience and plateau watch; None when nothing does.
+        accelerator: this process among others.
+        folder: where the state is kept until the run is done, with history.csv to look at meanwhile.
+        run: identifies settings and clips.
+        report: told one line for each epoch.
 
-    Returns:
-        Mean losses.
+    Raises:
+        TrainingError: the loss is no longer a number.
+        CheckpointError: the state in ``folder`` belongs to another run.
     """
-    config = clap.config
-    device = clap.logit_scale.device
-    generator = epoch_generator(config.train.seed, epoch)
-    torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))  # dropout draws from the global state
-    result = EpochResult()
-    clap.train()
-    batches = list(shuffled_batches(len(data.rows), config.train.batch_size, generator))
-    for clips, learning_rate in zip(batches, learning_rates, strict=True):
-        set_learning_rate(optimizer, learning_rate)
-        rows = [data.rows[clip] for clip in clips]
-        waveform, n_valid_samples = window_batch(data.store, rows, config.audio, generator)
-        autocast = torch.autocast(device.type, dtype) if dtype != torch.float32 else contextlib.nullcontext()
-        with autocast:
-            losses = batch_losses(clap, data, clips, waveform.to(device), n_valid_samples.to(device), generator)
-        loss = config.train.contrastive_weight * losses["contrastive"]
-        if "head" in losses:
-            loss = loss + config.train.head_weight * losses["head"]
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(clap.parameters(), config.train.clip_norm)
-        optimizer.step()
-        clap.bound_logit_scale()
-        for name, value in losses.items():
-            result.add(name, value, len(batches))
-        advance(note=f"epoch {epoch + 1}/{config.train.epochs} loss {float(loss.detach()):.3f}")
-    return result
+    return _Fit(clap, train, validation, accelerator, folder, run, report).run()
 
 
-def batch_losses(
-    clap: CLAP,
-    data: TrainingData,
-    clips: list[int],
-    waveform: Tensor,
-    n_valid_samples: Tensor,
-    generator: torch.Generator,
-) -> dict[str, Tensor]:
-    """Augment one batch, run both towers, and return the ``contrastive`` and the ``head`` loss."""
-    config, device = clap.config, waveform.device
-    waveform = shift_and_gain(waveform, n_valid_samples, config.augment, generator)
-    partner, share = (draw.to(device) for draw in mixup_shares(len(clips), config.augment, generator))
-    waveform = mix(waveform, partner, share)
-    n_valid_samples = torch.where(share < 1, n_valid_samples.maximum(n_valid_samples[partner]), n_valid_samples)
-    log_mel, n_valid_frames = clap.log_mel(waveform, n_valid_samples)
-    log_mel = spec_augment(log_mel, n_valid_frames, config.augment, generator)
-    features = clap.audio_encoder(log_mel, n_valid_frames)
+class _Fit:
+    """One training; its whole moving state is ``self.state``."""
 
-    audio = clap.audio_projection(features)
-    text = clap.text_projection(_text_features(clap, data, data.texts.draw(clips, generator), device))
-    group = data.texts.group[clips].to(device)
-    same = mix((group[:, None] == group[None, :]).float(), partner, share)
-    with torch.autocast(device.type, enabled=False):  # bfloat16 is too coarse for cosines times 100
-        logits = clap.scale() * audio.float() @ text.float().T
-    losses = {"contrastive": contrastive_loss(logits, same)}
-    if clap.head is not None:
-        label_ids = data.label_ids[clips].to(device)
-        targets = (
-            nn.functional.one_hot(label_ids.clamp_min(0), clap.head.out_features).float() * (label_ids >= 0)[:, None]
-        )
-        logits = clap.head(features).float()
-        losses["head"] = head_loss(logits, mix(targets, partner, share), config.train.label_smoothing)
-    return losses
+    def __init__(
+        self, clap: CLAP, train: TrainingData, validation: TrainingData | None, accelerator: Accelerator,
+        folder: Path, run: str, report: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        self.config, self.accelerator = clap.config, accelerator
+        self.train, self.validation = train, validation
+        self.folder, self.run_id, self.report = folder, run, report
+        settings = self.config.train
+        self.batch_size = min(settings.batch_size, len(train))
+        self.own = own_slice(self.batch_size, accelerator)
+        self.n_batches = n_batches(train.weights, self.batch_size)
+        self.steps_per_epoch = math.ceil(self.n_batches / settings.accumulate)
+        self.n_steps = settings.epochs * self.steps_per_epoch
+        if is_shared():
+            with_global_statistics(clap)
+        averaged = AveragedModel(clap, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
+        self.state = TrainingState(clap, make_optimizer(clap, self.config), averaged if settings.ema else None)
+        if load_state(folder, self.state, run):
+            report(f"going on after step {self.state.step} of {self.n_steps}")
+        if settings.compile:
+            clap.audio_encoder.compile()
+        self.model = accelerator.prepare(clap)  # also other processes' gradients, where there are some
+        self.state.optimizer = accelerator.prepare(self.state.optimizer)
+        self.saved_at = self.started_at = time.monotonic()
+
+    def run(self) -> Outcome:
+        settings, state = self.config.train, self.state
+        with progress_bar("Training", self.n_steps) as advance, _own_random_state(self.accelerator.device):
+            advance(state.step)
+            while state.step < self.n_steps and not self._has_stalled():
+                self._run_epoch(advance)
+                self._end_epoch()
+            advance(self.n_steps - state.step)
+        best = best_epoch(self._val_losses()) + 1 if settings.patience and state.history else None
+        if best:
+            self.report(f"best epoch {best} of {len(state.history)}, by validation loss")
+        clap = self._scored()
+        if state.best:
+            clap.load_state_dict(state.best)
+        return Outcome(clap, pd.DataFrame(state.history), state.step, self._seconds())
+
+    def _run_epoch(self, advance: Callable[..., None]) -> None:
+        """The steps that are left of the epoch under way."""
+        settings, state = self.config.train, self.state
+        epoch, done = divmod(state.step, self.steps_per_epoch)
+        order = epoch_order(self.train.weights, seeded_generator(settings.seed, "epoch", epoch))
+        self.model.train()
+        for step in range(done, self.steps_per_epoch):
+            first = step * settings.accumulate
+            chunk = range(first, min(first + settings.accumulate, self.n_batches))
+            batches = [order[number * self.batch_size : (number + 1) * self.batch_size] for number in chunk]
+            loss = self._step(batches, epoch * self.n_batches + first)
+            looks = step % STEPS_BETWEEN_NOTES == 0
+            advance(note=f"epoch {epoch + 1}/{settings.epochs} loss {self._checked(loss, epoch):.3f}" if looks else "")
+            if time.monotonic() - self.saved_at >= settings.save_every_s:
+                self._save()
+
+    def _step(self, batches: list[Tensor], first: int) -> Tensor:
+        """One optimizer step on one batch or several; returns the last batch's loss."""
+        settings, state = self.config.train, self.state
+        set_learning_rate(state.optimizer, learning_rate(state.step, self.n_steps, settings, self._val_losses()))
+        for number, clips in enumerate(batches, start=first):
+            generator = seeded_generator(settings.seed, "batch", number)
+            batch = training_batch(self.train, clips, self.config, generator, self.own, self.accelerator.device)
+            torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))  # dropout's
+            losses = batch_losses(self.model, self.config, batch)
+            loss = total_loss(losses, self.config)
+            self.accelerator.backward(loss / len(batches))
+            for name, value in losses.items():
+                added = value.detach().double()
+                state.sums[name] = state.sums[name].to(added.device) + added if name in state.sums else added
+        if settings.clip_norm is not None:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
+        state.optimizer.step()
+        state.optimizer.zero_grad(set_to_none=True)
+        state.network.bound_logit_scale()
+        if state.averaged is not None:
+            state.averaged.update_parameters(state.network)
+        state.step += 1
+        return loss.detach()
+
+    def _end_epoch(self) -> None:
+        """Validate, note the figures, keep the best weights, and save."""
+        state, epoch = self.state, self.state.step // self.steps_per_epoch
+        row: dict[str, float] = {"epoch": epoch, "learning_rate": state.optimizer.param_groups[0]["lr"]}
+        means = {name: float(value) / self.n_batches for name, value in state.sums.items()}
+        row["loss"] = self._checked(total_loss(means, self.config), epoch - 1)
+        row |= means
+        if self.validation is not None:
+            row |= validate(self._scored(), self.validation, self.accelerator.device)
+        row["seconds"] = round(self._seconds(), 2)
+        state.history.append(row)
+        state.sums = {}
+        if self.config.train.patience and best_epoch(self._val_losses()) == epoch - 1:
+            state.best = {name: value.detach().clone() for name, value in self._scored().state_dict().items()}
+        shown = " ".join(f"{name} {value:.3f}" for name, value in row.items() if name not in NOT_SHOWN)
+        self.report(f"epoch {epoch}/{self.config.train.epochs}: {shown}")
+        self._save()
+        if self.accelerator.is_main_process:
+            pd.DataFrame(state.history).to_csv(self.folder / HISTORY_FILE, index=False)
+            if self.config.train.tensorboard:
+                _write_events(self.folder, row)
+
+    def _scored(self) -> CLAP:
+        """The model that is validated and kept."""
+        return self.state.network if self.state.averaged is None else self.state.averaged.module
+
+    def _val_losses(self) -> list[float]:
+        return [row["val_loss"] for row in self.state.history if "val_loss" in row]
+
+    def _has_stalled(self) -> bool:
+        """Whether ``patience`` epochs have passed since the best one."""
+        losses, patience = self._val_losses(), self.config.train.patience
+        return bool(patience and losses) and len(losses) - 1 - best_epoch(losses) >= patience
+
+    def _checked(self, loss: Tensor | float, epoch: int) -> float:
+        if not math.isfinite(float(loss)):
+            raise TrainingError(
+                f"the loss became {float(loss)} in epoch {epoch + 1}; lower train.learning_rate "
+                f"(now {self.config.train.learning_rate:g}) or set train.clip_norm."
+            )
+        return float(loss)
+
+    def _save(self) -> None:
+        if self.accelerator.is_main_process:
+            self.state.seconds = self._seconds()
+            self.started_at = self.saved_at = time.monotonic()
+            save_state(self.folder, self.state, self.run_id)
+
+    def _seconds(self) -> float:
+        return self.state.seconds + time.monotonic() - self.started_at
 
 
-def _text_features(clap: CLAP, data: TrainingData, places: Tensor, device: torch.device) -> Tensor:
-    """``(batch, text_dim)``: looked up for a frozen tower, else each distinct text is encoded once."""
-    if data.text_vectors is not None:
-        return data.text_vectors[places].to(device)
-    distinct, back = places.unique(return_inverse=True)
-    return clap.text_encoder([data.texts.texts[place] for place in distinct.tolist()])[back.to(device)]
+@contextlib.contextmanager
+def _own_random_state(device: torch.device) -> Iterator[None]:
+    """Leave the caller's random numbers as they were."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield
+
+
+def _write_events(folder: Path, row: dict[str, float]) -> None:
+    """The same figures for TensorBoard."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise TrainingError("train.tensorboard=true needs TensorBoard; run: pip install tensorboard") from None
+    with SummaryWriter(str(folder / "tensorboard")) as writer:
+        for name, value in row.items():
+            if name != "epoch":
+                writer.add_scalar(name, value, int(row["epoch"]))

@@ -26,8 +26,23 @@ def contrastive_loss(logits: Tensor, same: Tensor) -> Tensor:
     return (from_audio + from_text) / 2
 
 
+def sigmoid_loss(logits: Tensor, same: Tensor) -> Tensor:
+    """Each pair of clip and text is a decision of its own: do they belong together?
+
+    Source: Zhai et al. 2023, SigLIP, with all pairs of one description as positives.
+
+    Args:
+        logits: ``(n_clips, n_texts)``, temperature and bias applied.
+        same: as in :func:`contrastive_loss`, in [0, 1].
+
+    Returns:
+        A scalar: the sum over all pairs for each clip, averaged over the clips.
+    """
+    return F.binary_cross_entropy_with_logits(logits, same, reduction="sum") / len(logits)
+
+
 def head_loss(logits: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
-    """Cross-entropy of the linear head.
+    """Cross-entropy of the linear head, for clips with one label.
 
     Args:
         logits: ``(n_clips, n_labels)``.
@@ -41,3 +56,18 @@ def head_loss(logits: Tensor, targets: Tensor, label_smoothing: float) -> Tensor
     smoothed = targets * (1 - label_smoothing) + labelled[:, None] * label_smoothing / targets.shape[1]
     losses = -(smoothed * F.log_softmax(logits, dim=1)).sum(dim=1)
     return losses.sum() / labelled.sum().clamp_min(1)
+
+
+def multilabel_head_loss(logits: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
+    """Binary cross-entropy of the linear head, for clips with several labels.
+
+    Args:
+        logits: ``(n_clips, n_labels)``.
+        targets: ``(n_clips, n_labels)`` in [0, 1].
+        label_smoothing: targets are moved by half of it towards one half.
+
+    Returns:
+        A scalar: the sum over labels, averaged over the clips.
+    """
+    smoothed = targets * (1 - label_smoothing) + label_smoothing / 2
+    return F.binary_cross_entropy_with_logits(logits, smoothed, reduction="sum") / len(logits)

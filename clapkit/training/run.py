@@ -1,70 +1,84 @@
-"""A whole training run: from a split to a tested checkpoint folder."""
+"""A whole training run: from a split to a tested checkpoint folder that tells how it came about."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import shutil
-import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 
 from clapkit.config import Config
-from clapkit.data.cache import open_waveforms
+from clapkit.data.cache import WaveformStore, open_waveforms
+from clapkit.data.log_mels import open_log_mels
 from clapkit.data.manifest import Manifest
-from clapkit.data.prompts import known_texts
-from clapkit.data.splits import Split
+from clapkit.data.prompts import training_texts
+from clapkit.data.splits import Split, check_leakage
 from clapkit.device import training_dtype
-from clapkit.errors import ClapkitError, ConfigError, DatasetError, StorageError
-from clapkit.evaluation.evaluate import evaluate
+from clapkit.errors import ClapkitError, DatasetError, StorageError
+from clapkit.evaluation.evaluate import Evaluation, evaluate
+from clapkit.evaluation.plots import plot_augmentations
+from clapkit.evaluation.report import write_run_report
+from clapkit.evaluation.run_folder import RUN_FILE, SAMPLES_FILE
 from clapkit.model import AudioTextModel
-from clapkit.models.checkpoint import RECORD_FILE, Checkpoint
-from clapkit.models.clap import CLAP
-from clapkit.models.text_encoder import (
-    TextEncoder,
-    find_text_folder,
-    is_new_tower,
-    is_trained,
-    load_text_encoder,
-    new_text_encoder,
-    weights_sha256,
+from clapkit.models.checkpoint import RECORD_FILE, Checkpoint, write_checkpoint
+from clapkit.storage import refuse_existing, replacing_folder
+from clapkit.training.batches import TrainingData
+from clapkit.training.build import (
+    Network,
+    build_network,
+    freeze_unused,
+    known_vectors,
+    make_data,
+    open_backgrounds,
 )
-from clapkit.progress import progress_bar
-from clapkit.storage import refuse_existing
-from clapkit.training.batches import n_batches
-from clapkit.training.loop import TrainingData, make_optimizer, train_epoch
-from clapkit.training.schedules import one_cycle
-from clapkit.training.state import STATE_FILE, load_state, save_state
-from clapkit.training.texts import TrainingTexts, encode_all
+from clapkit.training.loop import Outcome, fit
+from clapkit.training.processes import make_accelerator
+from clapkit.training.record import augmentation_samples, run_record, write_split
+from clapkit.training.state import STATE_FILE
+from clapkit.training.texts import TrainingTexts
+
+
+@dataclass(frozen=True)
+class Run:
+    """What to train on what, and where to put it.
+
+    Attributes:
+        config: all settings.
+        manifest: the dataset; its labels become the head's.
+        split: training, validation and test rows.
+        output: the run folder, which is also the checkpoint; it appears when everything is done. Until then the
+            training's state lies in the sibling ``<output>.training``.
+        unseen_labels: classes that no training clip and no training text names.
+        texts_of: every training text of a label.
+        command: what was typed, for the report.
+    """
+
+    config: Config
+    manifest: Manifest
+    split: Split
+    output: Path
+    unseen_labels: tuple[str, ...] = ()
+    texts_of: Callable[[str], list[str]] = training_texts
+    command: str = ""
 
 
 def train_and_test(
-    config: Config,
-    manifest: Manifest,
-    split: Split,
-    output: Path,
-    *,
-    device: torch.device,
-    overwrite: bool = False,
-    resume: bool = False,
+    run: Run, *, device: torch.device, overwrite: bool = False, resume: bool = False,
     report: Callable[[str], None] = lambda line: None,
-) -> AudioTextModel:
-    """Train on one part of a dataset, test on the other, and save the checkpoint.
+) -> AudioTextModel:  # fmt: skip
+    """Train on one part of a dataset, test on the other, and save the run folder.
 
     Args:
-        config: all settings.
-        manifest: the dataset; its labels become the head's.
-        split: training and test rows.
-        output: the checkpoint folder; it appears when everything is done. Until then the state of the last epoch
-            lies in the sibling ``<output>.training``.
+        run: what to do.
         device: where to train.
-        overwrite: replace an existing checkpoint, and start anew.
-        resume: go on from the last epoch of a killed run.
+        overwrite: replace an existing run, and start anew.
+        resume: go on where a killed run was saved last.
         report: told one line for each step.
 
     Returns:
@@ -73,136 +87,140 @@ def train_and_test(
     Raises:
         StorageError: the output exists already, or the disk is full.
         CheckpointError: the state to resume belongs to another run.
+        DatasetError: too few clips, or recordings on both sides of the split.
+        TrainingError: the loss is no longer a number.
     """
-    _refuse_to_lose(output, overwrite=overwrite, resume=resume)
-    state_folder = _state_folder(output)
-    if overwrite:
-        shutil.rmtree(state_folder, ignore_errors=True)
-    _check_trainable(split.train)
-    if resume and not (state_folder / STATE_FILE).exists():
-        report(f"nothing to resume in {state_folder}: starting anew")
+    config, split = _fitted_config(run), run.split
+    _refuse_to_lose(run.output, overwrite=overwrite, resume=resume)
+    leakage = check_leakage(split)
+    if len(split.train) < 2:
+        raise DatasetError(f"{len(split.train)} clip(s) to train on; contrastive training needs at least two.")
+    accelerator = make_accelerator(device, training_dtype(device, config.train.precision))
+    report = report if accelerator.is_main_process else lambda line: None
+    accelerator.wait_for_everyone()  # every process has looked at the output before one changes it
+    if overwrite and accelerator.is_main_process:
+        shutil.rmtree(state_folder(run.output), ignore_errors=True)
+    if resume and not (state_folder(run.output) / STATE_FILE).exists():
+        report(f"nothing to resume in {state_folder(run.output)}: starting anew")
+    accelerator.wait_for_everyone()
+    report(leakage)
+
+    torch.manual_seed(config.train.seed)  # initial weights
+    texts = TrainingTexts(split.train, run.texts_of)
+    network = build_network(config, run.manifest.labels, texts.texts)
+    freeze_unused(network.clap.to(accelerator.device))
+    manner = "frozen" if network.tower else "trained"
+    report(f"text tower {config.text.name}, {manner}; {len(texts.texts)} training texts")
+    waveforms = open_waveforms(run.manifest.table, config.audio)  # the test's clips too: a bad one is found now
+    log_mels = open_log_mels(waveforms, config.audio, accelerator.device).to_device(accelerator.device)
+    backgrounds = open_backgrounds(config, accelerator.device)
+    train = make_data(split.train, run.manifest.labels, texts, network, log_mels, backgrounds)
+    validation = None
+    if config.train.watches_validation:
+        val_texts = TrainingTexts(split.validation, run.texts_of)
+        validation = make_data(split.validation, run.manifest.labels, val_texts, network, log_mels)
+    identity = run_id(run)
+    outcome = fit(network.clap, train, validation, accelerator, state_folder(run.output), identity, report)
+    network = Network(outcome.clap, network.tower, network.text_sha256)
+    model = AudioTextModel(_checkpoint(run, config, network, accelerator.device), accelerator.device, str(run.output))
+    if accelerator.is_main_process:
+        record = {"id": identity} | run_record(
+            config, run.manifest.dataset, split, leakage, run.command, accelerator.device, outcome.seconds,
+            len(outcome.history),
+        )  # fmt: skip
+        _test_and_save(model, run, record, outcome, waveforms, train, overwrite or resume)
+        report(f"done in {outcome.seconds:.0f} s")
+    accelerator.wait_for_everyone()
+    return model
+
+
+def state_folder(output: Path) -> Path:
+    """Where a run that is not finished lies."""
+    output = output.absolute()
+    return output.with_name(f"{output.name}.training")
+
+
+def run_id(run: Run) -> str:
+    """Identifies settings and clips; in which folder they lie does not matter."""
+    parts = []
+    for rows in (run.split.train, run.split.validation):
+        names = [Path(path).name for path in rows["path"]]
+        columns = ["start_s", "end_s", "label", "tags", "caption", "weight"]
+        parts.append([names, rows[columns].astype(str).values.tolist()])
+    settings = _fitted_config(run).model_dump(mode="json", exclude={"experiment": True, "train": {"save_every_s"}})
+    content = [settings, parts, run.unseen_labels]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _fitted_config(run: Run) -> Config:
+    """The settings with what follows from the data and the place they are used in."""
+    config = run.config
     if Path(config.text.name).is_dir():  # the checkpoint may be used from another folder
         text = config.text.model_copy(update={"name": str(Path(config.text.name).resolve())})
         config = config.model_copy(update={"text": text})
-    started = time.monotonic()
-    torch.manual_seed(config.train.seed)  # initial weights
-    texts = TrainingTexts(split.train)
-    clap, tower, text_sha256 = _build(config, manifest, texts)
-    manner = "trained" if clap.text_encoder else "frozen"
-    report(f"text tower {config.text.name}, {manner}; {len(texts.texts)} training texts")
-    store = open_waveforms(manifest.table, config.audio)  # the test's clips too, so that a bad one is found now
-    label_ids = torch.tensor([_place(manifest.labels, label) for label in split.train["label"]])
-    data = TrainingData(
-        store,
-        split.train.index.tolist(),
-        texts,
-        None if clap.text_encoder else encode_all(tower, texts.texts),
-        label_ids,
-    )
-    _fit(clap.to(device), data, state_folder, _run_id(config, split.train), report)
-
-    training = {
-        "dataset": manifest.dataset, "split": split.note, "n_clips": len(split.train), "epochs": config.train.epochs,
-        "device": str(device),
-    }  # fmt: skip
-    sources = sorted(set(split.train["source"]))
-    checkpoint = Checkpoint(clap, list(manifest.labels), text_sha256, {}, training, {}, sources)
-    model = AudioTextModel(checkpoint, device, str(output))
-    if tower is not None:
-        checkpoint.texts = _known_vectors(clap, tower, manifest)
-    checkpoint.metrics = score_test_rows(model, manifest, split.test)
-    model.save(output, overwrite=overwrite or resume)  # a killed --overwrite run is resumed beside the old checkpoint
-    shutil.rmtree(state_folder, ignore_errors=True)
-    report(f"done in {time.monotonic() - started:.0f} s")
-    return model
+    if run.manifest.table["tags"].notna().any():
+        config = config.model_copy(update={"model": config.model.model_copy(update={"multilabel": True})})
+    return config
 
 
 def _refuse_to_lose(output: Path, *, overwrite: bool, resume: bool) -> None:
     """Check, before any work, that a run would not destroy a finished or an unfinished one."""
     if overwrite and resume:
         raise ClapkitError("--overwrite starts anew and --resume goes on; give only one of them.")
-    unfinished = (_state_folder(output) / STATE_FILE).exists()
+    unfinished = (state_folder(output) / STATE_FILE).exists()
     if resume and output.exists() and not unfinished:
         raise StorageError(f"{output}: is a finished run, nothing is left to resume; choose another --output.")
     refuse_existing(output, RECORD_FILE, overwrite=overwrite or resume)
     if unfinished and not (overwrite or resume):
         raise StorageError(
-            f"{_state_folder(output)}: holds an unfinished run; add --resume to go on or --overwrite to start anew."
+            f"{state_folder(output)}: holds an unfinished run; add --resume to go on or --overwrite to start anew."
         )
 
 
-def _state_folder(output: Path) -> Path:
-    output = output.absolute()
-    return output.with_name(f"{output.name}.training")
+def _checkpoint(run: Run, config: Config, network: Network, device: torch.device) -> Checkpoint:
+    texts = known_vectors(network, run.manifest, run.texts_of)
+    training = {
+        "dataset": run.manifest.dataset, "split": run.split.note, "leaky": run.split.leaky,
+        "n_clips": len(run.split.train), "epochs": config.train.epochs, "device": str(device),
+        "unseen_labels": list(run.unseen_labels),
+    }  # fmt: skip
+    heard = pd.concat([run.split.train, run.split.validation])
+    return Checkpoint(
+        network.clap, list(run.manifest.labels), network.text_sha256, texts, training, {}, sorted(set(heard["source"]))
+    )
 
 
-def score_test_rows(model: AudioTextModel, manifest: Manifest, rows: pd.DataFrame) -> dict[str, Any]:
-    """Figures of every task on the rows kept for the test; nothing for captions without labels."""
-    rows = rows[rows["label"].notna()]
+def _test_and_save(
+    model: AudioTextModel, run: Run, record: dict[str, Any], outcome: Outcome, waveforms: WaveformStore,
+    train: TrainingData, overwrite: bool,
+) -> None:  # fmt: skip
+    """Score the test rows once, and write the run folder in one step."""
+    scores = test_scores(model, run, waveforms)
+    model.checkpoint.metrics = scores.figures if scores else {}
+    unfinished = state_folder(run.output)
+    with replacing_folder(run.output, RECORD_FILE, overwrite=overwrite) as folder:
+        write_checkpoint(model.checkpoint, folder)
+        (folder / RUN_FILE).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_split(run.split, folder)
+        titles = [label if isinstance(label, str) else Path(path).name for path, label in
+                  zip(run.split.train["path"], run.split.train["label"], strict=True)]  # fmt: skip
+        plot_augmentations(augmentation_samples(train, titles, model.config), model.config.audio, folder / SAMPLES_FILE)
+        write_run_report(folder, record, outcome.history, model.checkpoint.metrics, scores and scores.predictions)
+        if (unfinished / "tensorboard").exists():
+            shutil.copytree(unfinished / "tensorboard", folder / "tensorboard")
+    shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def test_scores(model: AudioTextModel, run: Run, waveforms: WaveformStore) -> Evaluation | None:
+    """Figures of every task that was trained for, on the rows kept for the test; None for captions without labels."""
+    rows = run.split.test
+    rows = rows[rows["label"].notna() | rows["tags"].notna()]
     if rows.empty:
-        return {}
-    tasks = ("head", "zeroshot", "retrieval") if model.clap.head else ("zeroshot", "retrieval")
-    return evaluate(model, manifest.dataset, rows, list(manifest.labels), tasks)
-
-
-def _build(config: Config, manifest: Manifest, texts: TrainingTexts) -> tuple[CLAP, TextEncoder | None, str | None]:
-    """The network; and for a frozen text tower, that tower and the hash of its weights."""
-    n_labels = len(manifest.labels) if config.model.head else 0
-    is_new = is_new_tower(config.text)
-    if is_new and not is_trained(config.text):
-        raise ConfigError(f"text.name={config.text.name} starts from scratch, so text.trainable must not be false.")
-    tower = new_text_encoder(config.text, texts.texts) if is_new else load_text_encoder(config.text)
-    if is_trained(config.text):
-        return CLAP(config, n_labels, tower.text_dim, tower), None, None
-    return CLAP(config, n_labels, tower.text_dim), tower, weights_sha256(find_text_folder(config.text.name))
-
-
-@torch.inference_mode()
-def _known_vectors(clap: CLAP, tower: TextEncoder, manifest: Manifest) -> dict[str, np.ndarray]:
-    """Vectors ``(embed_dim,)`` of the texts that shall need no text tower later."""
-    known = list(dict.fromkeys(text for label in manifest.labels for text in known_texts(label)))
-    if not known:
-        return {}
-    vectors = clap.eval().text_projection(encode_all(tower, known).to(clap.logit_scale.device))
-    return dict(zip(known, vectors.cpu().numpy(), strict=True))
-
-
-def _fit(clap: CLAP, data: TrainingData, state_folder: Path, run: str, report: Callable[[str], None]) -> None:
-    """Run the epochs that are left."""
-    settings, device = clap.config.train, clap.logit_scale.device
-    optimizer = make_optimizer(clap, clap.config)
-    first = load_state(state_folder, clap, optimizer, run)
-    if first:
-        report(f"going on after epoch {first} of {settings.epochs}")
-    per_epoch = n_batches(len(data.rows), settings.batch_size)
-    n_steps = settings.epochs * per_epoch
-    rates = [one_cycle(step, n_steps, settings.learning_rate, settings.warmup) for step in range(n_steps)]
-    dtype = training_dtype(device, settings.precision)
-    with (
-        progress_bar("Training", n_steps) as advance,
-        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
-    ):
-        advance(first * per_epoch)
-        for epoch in range(first, settings.epochs):
-            result = train_epoch(
-                clap, data, optimizer, epoch, rates[epoch * per_epoch : (epoch + 1) * per_epoch], dtype, advance
-            )
-            save_state(state_folder, clap, optimizer, epoch + 1, run)
-            report(f"epoch {epoch + 1}/{settings.epochs}: {result}")
-
-
-def _check_trainable(table: pd.DataFrame) -> None:
-    if len(table) < 2:
-        raise DatasetError(f"{len(table)} clip(s) to train on; contrastive training needs at least two.")
-
-
-def _place(labels: tuple[str, ...], label: object) -> int:
-    return labels.index(label) if isinstance(label, str) else -1
-
-
-def _run_id(config: Config, table: pd.DataFrame) -> str:
-    """Identifies settings and clips; in which folder they lie does not matter."""
-    names = [Path(path).name for path in table["path"]]
-    clips = table[["start_s", "end_s", "label", "caption"]].astype(str).values.tolist()
-    content = [config.model_dump(), names, clips]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+        return None
+    settings = model.config.train
+    by_words = ("zeroshot", "retrieval") if settings.contrastive_weight else ()
+    by_head = ("head",) if model.clap.head and settings.head_weight else ()
+    return evaluate(
+        model, run.manifest.dataset, rows, list(run.manifest.labels), (*by_head, *by_words), waveforms=waveforms,
+        unseen_labels=run.unseen_labels,
+    )  # fmt: skip

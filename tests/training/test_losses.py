@@ -9,10 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from clapkit.data.manifest import make_table
-from clapkit.data.prompts import training_texts
-from clapkit.training.losses import contrastive_loss, head_loss
-from clapkit.training.texts import TrainingTexts
+from clapkit.training.losses import contrastive_loss, head_loss, multilabel_head_loss, sigmoid_loss
 
 
 def _logits(rows: int, columns: int | None = None, seed: int = 0) -> Tensor:
@@ -73,22 +70,6 @@ def test_it_does_not_matter_which_of_two_equal_texts_belongs_to_which_clip(group
     assert float(contrastive_loss(across, grouped)) != pytest.approx(float(contrastive_loss(logits, grouped)), abs=1e-3)
 
 
-def test_clips_of_one_label_or_one_caption_form_a_group() -> None:
-    labelled = TrainingTexts(make_table(path=list("abcd"), label=["dog", "rain", "dog", "rain"]))
-    assert labelled.group.tolist() == [0, 1, 0, 1]
-    captioned = TrainingTexts(make_table(path=list("abc"), caption=["a dog barks", "rain falls", "a dog barks"]))
-    assert captioned.group.tolist() == [0, 1, 0]
-
-
-def test_each_clip_is_paired_with_a_text_of_its_own() -> None:
-    texts = TrainingTexts(make_table(path=list("abc"), label=["dog", "rain", "dog"]))
-    generator = torch.Generator().manual_seed(0)
-    drawn = [[texts.texts[place] for place in texts.draw([2, 1, 0], generator).tolist()] for _ in range(200)]
-    of_dog, of_rain = {row[0] for row in drawn} | {row[2] for row in drawn}, {row[1] for row in drawn}
-    assert of_dog == set(training_texts("dog"))
-    assert of_rain == set(training_texts("rain"))
-
-
 def test_a_mixed_clip_is_pulled_to_both_texts_by_their_shares() -> None:
     logits = _logits(2)
     same = torch.tensor([[0.7, 0.3], [0.0, 1.0]])
@@ -141,3 +122,61 @@ def test_a_batch_without_labels_costs_nothing_and_moves_nothing() -> None:
     loss.backward()
     assert float(loss.detach()) == 0
     assert torch.equal(logits.grad, torch.zeros(4, 3))
+
+
+def test_sigmoid_asks_each_pair_by_itself() -> None:
+    logits, same = torch.tensor([[2.0, -1.0], [0.5, 3.0]]), torch.eye(2)
+    softplus = [math.log1p(math.exp(-2)), math.log1p(math.exp(-1)), math.log1p(math.exp(0.5)), math.log1p(math.exp(-3))]
+    assert float(sigmoid_loss(logits, same)) == pytest.approx(sum(softplus) / 2)
+
+
+def test_sigmoid_is_small_for_right_pairs_and_large_for_wrong_ones() -> None:
+    right = 40 * torch.eye(4) - 20
+    assert float(sigmoid_loss(right, torch.eye(4))) == pytest.approx(0, abs=1e-6)
+    assert float(sigmoid_loss(right.roll(1, dims=0), torch.eye(4))) == pytest.approx(40, abs=1e-3)
+
+
+def test_sigmoid_counts_all_pairs_of_one_description_as_positives(grouped: Tensor) -> None:
+    assert float(sigmoid_loss(40 * grouped - 20, grouped)) == pytest.approx(0, abs=1e-6)
+    assert float(sigmoid_loss(40 * torch.eye(5) - 20, grouped)) == pytest.approx((2 + 6) * 20 / 5, abs=1e-3)
+
+
+def test_a_mixed_pair_is_pulled_to_its_share() -> None:
+    same = torch.tensor([[0.7, 0.3], [0.0, 1.0]])
+    logits = torch.tensor([[0.0, 0.0], [-30.0, 30.0]], requires_grad=True)
+    sigmoid_loss(logits, same).backward()
+    torch.testing.assert_close(logits.grad, (torch.tensor([[0.5, 0.5], [0.0, 1.0]]) - same) / 2, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("size", [1e4, -1e4])
+def test_very_large_logits_stay_finite_with_sigmoid_and_several_labels(size: float) -> None:
+    for loss_of in (sigmoid_loss, lambda logits, same: multilabel_head_loss(logits, same, 0.1)):
+        logits = torch.full((3, 3), size, requires_grad=True)
+        loss = loss_of(logits, torch.eye(3))
+        loss.backward()
+        assert loss.isfinite()
+        assert logits.grad.isfinite().all()
+
+
+def test_several_labels_are_a_yes_or_no_each() -> None:
+    logits, targets = torch.tensor([[1.0, -2.0, 0.0]]), torch.tensor([[1.0, 0.0, 1.0]])
+    expected = math.log1p(math.exp(-1)) + math.log1p(math.exp(-2)) + math.log(2)
+    assert float(multilabel_head_loss(logits, targets, 0.0)) == pytest.approx(expected)
+    twice = multilabel_head_loss(logits.repeat(2, 1), targets.repeat(2, 1), 0.0)
+    assert float(twice) == pytest.approx(expected)  # a mean over the clips
+
+
+def test_smoothing_of_several_labels_is_least_at_a_little_doubt() -> None:
+    """With smoothing s the best probability of a yes is 1 - s/2, and of a no s/2."""
+    targets = torch.tensor([[1.0, 0.0]])
+    best = torch.tensor([[0.9, 0.1]]).logit().requires_grad_()
+    multilabel_head_loss(best, targets, 0.2).backward()
+    torch.testing.assert_close(best.grad, torch.zeros(1, 2), atol=1e-6, rtol=0)
+    certain = torch.tensor([[0.99, 0.01]]).logit()
+    assert multilabel_head_loss(certain, targets, 0.2) > multilabel_head_loss(best.detach(), targets, 0.2)
+
+
+def test_a_clip_without_any_of_several_labels_says_no_to_each() -> None:
+    loss = multilabel_head_loss(torch.full((2, 3), -50.0), torch.zeros(2, 3), 0.0)
+    assert float(loss) == pytest.approx(0, abs=1e-6)
+    assert float(multilabel_head_loss(torch.full((2, 3), 50.0), torch.zeros(2, 3), 0.0)) == pytest.approx(150)

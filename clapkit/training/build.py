@@ -1,0 +1,125 @@
+"""What a run trains: the network, its text tower, and the data both learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from clapkit.audio.io import find_sounds
+from clapkit.config import Config
+from clapkit.data.cache import open_waveforms
+from clapkit.data.log_mels import LogMelStore, open_log_mels
+from clapkit.data.manifest import Manifest, make_table
+from clapkit.errors import ConfigError
+from clapkit.models.clap import CLAP
+from clapkit.models.text_encoder import (
+    TextEncoder,
+    find_text_folder,
+    is_new_tower,
+    is_trained,
+    load_text_encoder,
+    new_text_encoder,
+    weights_sha256,
+)
+from clapkit.training.batches import TrainingData
+from clapkit.training.texts import TrainingTexts, encode_all
+
+
+@dataclass(frozen=True)
+class Network:
+    """A new model and the text tower it learns with.
+
+    Attributes:
+        clap: the model; it holds the text tower when that is trained.
+        tower: the frozen text tower; None when it is trained.
+        text_sha256: hash of the frozen tower's weights.
+    """
+
+    clap: CLAP
+    tower: TextEncoder | None
+    text_sha256: str | None
+
+
+def build_network(config: Config, labels: tuple[str, ...], texts: list[str]) -> Network:
+    """Make the network; a new text tower's vocabulary is learned from ``texts``.
+
+    Raises:
+        ConfigError: a text tower that starts from scratch shall not be trained.
+    """
+    n_labels = len(labels) if config.model.head else 0
+    is_new = is_new_tower(config.text)
+    if is_new and not is_trained(config.text):
+        raise ConfigError(f"text.name={config.text.name} starts from scratch, so text.trainable must not be false.")
+    tower = new_text_encoder(config.text, texts) if is_new else load_text_encoder(config.text)
+    if is_trained(config.text):
+        return Network(CLAP(config, n_labels, tower.text_dim, tower), None, None)
+    sha256 = weights_sha256(find_text_folder(config.text.name))
+    return Network(CLAP(config, n_labels, tower.text_dim), tower, sha256)
+
+
+def freeze_unused(clap: CLAP) -> None:
+    """Parameters that no loss reaches get no optimizer state, and no gradient to wait for."""
+    settings = clap.config.train
+    unused: list[torch.nn.Module] = []
+    if not settings.contrastive_weight:
+        unused += [clap.audio_projection, clap.text_projection]
+        clap.logit_scale.requires_grad_(False)
+        if clap.text_encoder is not None:
+            unused.append(clap.text_encoder)
+    if not settings.head_weight and clap.head is not None:
+        unused.append(clap.head)
+    for module in unused:
+        module.requires_grad_(False)
+
+
+def make_data(
+    rows: pd.DataFrame, labels: tuple[str, ...], texts: TrainingTexts, network: Network, log_mels: LogMelStore,
+    backgrounds: LogMelStore | None = None,
+) -> TrainingData:  # fmt: skip
+    """Bring rows of a manifest into the form that the loop reads."""
+    vectors = None if network.tower is None else encode_all(network.tower, texts.texts)
+    return TrainingData(
+        log_mels, torch.tensor(rows.index.to_numpy()), torch.tensor(rows["weight"].to_numpy(dtype=np.float32)),
+        texts, vectors, label_targets(rows, labels), backgrounds,
+    )  # fmt: skip
+
+
+def label_targets(rows: pd.DataFrame, labels: tuple[str, ...]) -> Tensor:
+    """``(n_clips, n_labels)`` float32, 1 for each label of a clip."""
+    place = {label: number for number, label in enumerate(labels)}
+    targets = torch.zeros(len(rows), len(labels))
+    for row, (label, tags) in enumerate(zip(rows["label"], rows["tags"], strict=True)):
+        own = [label] if isinstance(label, str) else tags if isinstance(tags, tuple) else ()
+        for name in own:
+            targets[row, place[name]] = 1
+    return targets
+
+
+def open_backgrounds(config: Config, device: torch.device) -> LogMelStore | None:
+    """Pictures of the sounds in ``augment.background_folder``; None where there is none.
+
+    Raises:
+        AudioError: the folder is missing or has no sounds.
+    """
+    if config.augment.background_folder is None or not config.augment.background:
+        return None
+    sounds = find_sounds([Path(config.augment.background_folder)])
+    table = make_table(path=[str(sound) for sound in sounds])
+    return open_log_mels(open_waveforms(table, config.audio), config.audio, device).to_device(device)
+
+
+@torch.inference_mode()
+def known_vectors(network: Network, manifest: Manifest, texts_of: Callable[[str], list[str]]) -> dict[str, np.ndarray]:
+    """Vectors ``(embed_dim,)`` of the texts that shall need no text tower later; none for a trained tower."""
+    known = list(dict.fromkeys(text for label in manifest.labels for text in texts_of(label)))
+    if network.tower is None or not known:
+        return {}
+    device = network.clap.logit_scale.device
+    vectors = network.clap.eval().text_projection(encode_all(network.tower, known).to(device))
+    return dict(zip(known, vectors.cpu().numpy(), strict=True))
