@@ -204,7 +204,7 @@ def preset(name: str) -> Path:
 
 def save_config(config: Config, file: Path) -> None:
     """Write every setting, defaults included."""
-    file.write_text(yaml.safe_dump(config.model_dump(), sort_keys=False), encoding="utf-8")
+    file.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
 
 
 def read_yaml(file: Path) -> dict[str, Any]:

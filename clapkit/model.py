@@ -169,6 +169,8 @@ class AudioTextModel:
 
     def score_labels(self, output: ClipOutput, labels: Sequence[str], label_vectors: np.ndarray) -> list[Score]:
         """Rank free labels for one encoded clip: softmax of their cosines at the learned temperature."""
+        if not self.config.train.contrastive_weight:
+            raise ClapkitError(f"{self.name}: was trained without words (train.contrastive_weight=0); use classify.")
         similarity = label_vectors @ output.embedding
         logits = similarity * float(self.clap.scale().detach())
         exponents = np.exp(logits - logits.max())

@@ -72,13 +72,12 @@ def tiny_run(tiny_config: Config, sounds: Path, tmp_path_factory: pytest.TempPat
     import torch
 
     from clapkit.data.datasets import load_manifest
-    from clapkit.data.splits import make_split
+    from clapkit.training.plan import plan_run
     from clapkit.training.run import train_and_test
 
-    manifest = load_manifest("folder", sounds)
-    split = make_split(manifest, None, 1, 0.2, 0)
     output = tmp_path_factory.mktemp("runs") / "tiny"
-    train_and_test(tiny_config, manifest, split, output, device=torch.device("cpu"))
+    run = plan_run(tiny_config, load_manifest("folder", sounds), output)
+    train_and_test(run, device=torch.device("cpu"))
     return output
 
 

@@ -197,7 +197,7 @@ def test_saving_and_loading_gives_the_same_settings(tmp_path: Path) -> None:
 
 def test_a_saved_file_states_the_defaults_too(tmp_path: Path) -> None:
     save_config(Config(), tmp_path / "config.yaml")
-    assert yaml.safe_load((tmp_path / "config.yaml").read_text()) == Config().model_dump()
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text()) == Config().model_dump(mode="json")
 
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)

@@ -60,14 +60,14 @@ def train(
         json: print the test figures as one JSON document.
     """
     from clapkit.config import load_config, preset
-    from clapkit.data.datasets import load_datasets
+    from clapkit.data.datasets import check_name, load_datasets
 
     shortcuts = {"train.epochs": epochs, "train.seed": seed}
     overrides = (set_ or []) + [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
     names = dataset.split(",")
     output = output or Path("runs") / "+".join(names)
     _check_options(folds, test_fold, split)
-    settings = load_config([config or preset(names[0])], overrides)
+    settings = load_config([config or preset(check_name(names[0]))], overrides)
     manifest = load_datasets(names, root, weights, download=download)
 
     from clapkit.device import choose_device, describe_device  # PyTorch takes seconds to import

@@ -62,8 +62,7 @@ def load_manifest(name: str, root: Path | None = None, *, download: bool = False
     Raises:
         DatasetError: not found, or not as its publisher lays it out.
     """
-    if name not in NAMES:
-        raise DatasetError(f"dataset '{name}': unknown; expected one of {', '.join(NAMES)}.")
+    check_name(name)
     if name == "synthetic":
         return us8k.load(write_synthetic_us8k(root or cache_folder() / "synthetic"), "synthetic")
     if name in PUBLISHED:
@@ -100,6 +99,17 @@ def load_datasets(
         if len(numbers) != len(names) or not all(0 < number < math.inf for number in numbers):
             raise DatasetError(f"--weights {weights}: expected {len(names)} positive numbers, one for each dataset.")
     return manifests[0] if len(names) == 1 and weights is None else mix_manifests(manifests, numbers)
+
+
+def check_name(name: str) -> str:
+    """The name, if there is such a dataset.
+
+    Raises:
+        DatasetError: there is none.
+    """
+    if name not in NAMES:
+        raise DatasetError(f"dataset '{name}': unknown; expected one of {', '.join(NAMES)}.")
+    return name
 
 
 def find_root(name: str, root: Path | None = None, *, download: bool = False) -> Path:

@@ -125,7 +125,7 @@ def test_evaluate_json(cli: Callable, tiny_run: Path, sounds: Path, task: str, f
     words = ("evaluate", "--dataset", "folder", "--root", sounds, "--checkpoint", tiny_run, "--task", task, "--json")
     result = cli(*words)
     document = _document(result)
-    assert {"dataset", "task", "fold", "n_clips", "n_seen_in_training", "checkpoint"} | figures == set(document)
+    assert {"dataset", "task", "fold", "n_clips", "n_seen_in_training", "checkpoint"} | figures <= set(document)
     assert (document["dataset"], document["task"], document["n_clips"]) == ("folder", task, 18)
     assert document["n_seen_in_training"] == 15
     assert "leaky: 15 of 18 clips" in result.err
