@@ -45,6 +45,7 @@ class AudioConfig(Section):
     mel_norm: Literal["slaney"] | None = "slaney"
     top_db: float | None = Field(None, gt=0, description="dB below a window's maximum that are kept; None: all")
     mean_db: float = Field(-30.0, description="dB; fixed normalisation (near UrbanSound8K's mean), never of a batch")
+    slope_db: float = Field(0.0, description="dB by which that mean changes from the lowest mel bin to the highest")
     std_db: float = Field(20.0, gt=0, description="dB")
 
     @model_validator(mode="after")

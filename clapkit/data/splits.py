@@ -11,6 +11,7 @@ import pandas as pd
 from clapkit.data.manifest import Manifest
 from clapkit.errors import DatasetError
 
+KINDS = ("official", "random")
 N_NAMED = 3
 """Recordings that a note names before it counts the rest."""
 
@@ -38,7 +39,7 @@ def make_split(
     manifest: Manifest, *, kind: str = "official", test_fold: int | None = None, default_fold: int | None = None,
     test_part: float = 0.2, seed: int = 0, validation_part: float = 0.0, val_fold: int | None = None,
 ) -> Split:  # fmt: skip
-    """Cut a dataset.
+    """Cut a dataset; rows that are not ``testable`` (a column of mixtures) are never drawn for test or validation.
 
     Args:
         manifest: the dataset.
@@ -48,39 +49,38 @@ def make_split(
         default_fold: the dataset's usual test fold.
         test_part: of the recordings (``random``: of the clips) that are tested where no fold is.
         seed: of every draw.
-        validation_part: of the training recordings of each label that are watched; 0 for none.
+        validation_part: of the training recordings of each label (``random``: of the training clips) that are watched;
+            0 for none.
         val_fold: a training fold that is watched instead.
 
     Raises:
-        DatasetError: a fold is not there, or nothing is left to train on.
+        DatasetError: an unknown kind, a fold that is not there, or nothing left to train on, to watch or to test.
     """
+    if kind not in KINDS:
+        raise DatasetError(f"split '{kind}': unknown; expected {' or '.join(KINDS)}.")
+    if kind == "random":
+        if test_fold is not None or val_fold is not None:
+            raise DatasetError("a random split ignores folds; leave out --test-fold and --val-fold.")
+        return _random_split(manifest, test_part, validation_part, seed)
     table = manifest.table
-    if kind == "random":
-        in_test, note = _random_rows(table, test_part, seed)
-    elif test_fold == 0:
-        in_test, note = pd.Series(False, index=table.index), f"training on all {len(table)} clips, no test"
-    elif manifest.folds:
-        in_test, note = _fold_rows(manifest, test_fold, default_fold)
-    elif test_fold is not None:
-        raise DatasetError(f"{manifest.dataset} has no folds, so --test-fold {test_fold} names nothing; leave it out.")
-    else:
-        in_test, note = _source_rows(manifest, test_part, seed)
-    train, test = table[~in_test], table[in_test]
-    if kind == "random":
-        return Split(train, table[:0], test, note, leaky=True)
-    train, dropped = _without_shared(train, test)
-    if dropped:
-        note += f"; left out of training: {dropped}"
+    in_test = _tested_rows(manifest, test_fold, default_fold, test_part, seed)
+    test = table[in_test]
+    train, beside_test = _without_shared(table[~in_test], test)
     validation = table[:0]
     if val_fold is not None:
-        validation = _watched_fold(train, val_fold, manifest)
+        validation = _watched_fold(train, test, val_fold, manifest)
     elif validation_part:
-        validation = train[train["source"].isin(_part_of_sources(train, validation_part, seed))]
-    train, _ = _without_shared(train.drop(validation.index), validation)
+        validation = _watched_part(train, validation_part, seed, manifest)
+    train, beside_validation = _without_shared(train.drop(validation.index), validation)
+    if train.empty:
+        raise DatasetError(f"{manifest.dataset}: no clip is left to train on; expected a further fold or recording.")
+    note = _note(train, test, by_fold=bool(manifest.folds) and test_fold != 0)
+    if beside_test:
+        note += f"; left out of training: {beside_test} with the test"
     if len(validation):
         note += f"; {len(validation)} clips of {validation['source'].nunique()} training recordings watched"
-    if train.empty:
-        raise DatasetError(f"{manifest.dataset}: no clip is left to train on; training needs at least one more fold.")
+    if beside_validation:
+        note += f"; left out of training: {beside_validation} with the watched ones"
     return Split(train, validation, test, note)
 
 
@@ -98,16 +98,16 @@ def check_leakage(split: Split) -> str:
     """
     heard = pd.concat([split.train, split.validation])
     found = leaks(heard, split.test)
-    n_recordings = heard["source"].nunique()
-    if not found:
-        watched = leaks(split.train, split.validation)
-        if watched:
-            raise DatasetError(f"training and validation share {_named(watched)}; this is a bug in the split.")
-        return f"leakage check: none of {n_recordings} training recordings is in the test"
-    if not split.leaky:
+    if found and not split.leaky:
         raise DatasetError(f"training and test share {_named(found)}; give clips of one recording the same source.")
-    n_leaky = int(_shared(split.test, heard).sum())
-    return f"LEAKY: {n_leaky} of {len(split.test)} test clips come from recordings that are trained on: {_named(found)}"
+    if found:
+        n_leaky = int(_shared(split.test, heard).sum())
+        of_test = f"{n_leaky} of {len(split.test)} test clips"
+        return f"LEAKY: {of_test} come from recordings that are trained on: {_named(found)}"
+    watched = leaks(split.train, split.validation)
+    if watched and not split.leaky:
+        raise DatasetError(f"training and validation share {_named(watched)}; this is a bug in the split.")
+    return f"leakage check: none of {heard['source'].nunique()} training recordings is in the test"
 
 
 def _shared(rows: pd.DataFrame, others: pd.DataFrame) -> pd.Series:
@@ -124,31 +124,88 @@ def _without_shared(rows: pd.DataFrame, others: pd.DataFrame) -> tuple[pd.DataFr
     return rows[~shared], f"{shared.sum()} clips that share {_named(sorted(set(rows['source'][shared])))}"
 
 
-def _random_rows(table: pd.DataFrame, test_part: float, seed: int) -> tuple[pd.Series, str]:
-    n_test = min(max(round(len(table) * test_part), 1), len(table) - 1)
-    chosen = np.random.default_rng(seed).permutation(len(table))[:n_test]
-    in_test = pd.Series(False, index=table.index)
-    in_test.iloc[chosen] = True
-    return in_test, f"a random split: training on {len(table) - n_test} clips, tested on {n_test}, recordings ignored"
+def _testable(table: pd.DataFrame) -> pd.Series:
+    """Which rows may be drawn for test or validation: all, but for the rows that a ``testable`` column excludes.
+
+    A mixture excludes all datasets but the first, a CSV its validation clips.
+    """
+    return table["testable"] if "testable" in table else pd.Series(True, index=table.index)
 
 
-def _fold_rows(manifest: Manifest, test_fold: int | None, default_fold: int | None) -> tuple[pd.Series, str]:
-    folds = manifest.folds
-    chosen = (default_fold if default_fold in folds else folds[-1]) if test_fold is None else test_fold
-    _check_fold(chosen, manifest, "test")
-    others = [fold for fold in folds if fold != chosen]
-    trained = f"fold {_listed(others)}" if others else "other clips"
-    return manifest.table["fold"] == chosen, f"training on {trained}, tested on the unseen fold {chosen}"
+def _random_split(manifest: Manifest, test_part: float, validation_part: float, seed: int) -> Split:
+    table = manifest.table
+    rows = table.index[_testable(table)]
+    if len(rows) < 2:
+        raise DatasetError(f"{manifest.dataset}: {len(rows)} clip(s) to draw from; a random split needs at least two.")
+    n_test = min(max(round(len(rows) * test_part), 1), len(rows) - 1)
+    drawn = np.random.default_rng(seed).permutation(len(rows))
+    n_left = len(rows) - n_test
+    n_watched = min(max(round(n_left * validation_part), 1), n_left - 1) if validation_part else 0
+    tested, watched = rows[np.sort(drawn[:n_test])], rows[np.sort(drawn[n_test : n_test + n_watched])]
+    train = table.drop(tested).drop(watched)
+    note = f"a random split: training on {len(train)} clips, tested on {n_test}, recordings ignored"
+    if n_watched:
+        note += f"; {n_watched} clips watched"
+    return Split(train, table.loc[watched], table.loc[tested], note, leaky=True)
 
 
-def _source_rows(manifest: Manifest, test_part: float, seed: int) -> tuple[pd.Series, str]:
-    in_test = manifest.table["source"].isin(_part_of_sources(manifest.table, test_part, seed))
+def _tested_rows(
+    manifest: Manifest, test_fold: int | None, default_fold: int | None, test_part: float, seed: int
+) -> pd.Series:
+    """Which rows an official split tests."""
+    table = manifest.table
+    if test_fold == 0:
+        return pd.Series(False, index=table.index)
+    if manifest.folds:
+        if test_fold is None:
+            usual = [fold for fold in manifest.folds if fold in set(table["fold"][_testable(table)])]
+            test_fold = default_fold if default_fold in usual else (usual or manifest.folds)[-1]
+        _check_fold(test_fold, manifest, "test")
+        return table["fold"] == test_fold
+    if test_fold is not None:
+        raise DatasetError(f"{manifest.dataset} has no folds, so --test-fold {test_fold} names nothing; leave it out.")
+    in_test = table["source"].isin(_part_of_sources(table[_testable(table)], test_part, seed)) & _testable(table)
     if not in_test.any():
         raise DatasetError(
             f"{manifest.dataset}: no recording can be kept for the test; expected at least two recordings of a label."
         )
-    n_unseen = manifest.table["source"][in_test].nunique()
-    return in_test, f"training on {(~in_test).sum()} clips, tested on {in_test.sum()} of {n_unseen} unseen recordings"
+    return in_test
+
+
+def _watched_fold(train: pd.DataFrame, test: pd.DataFrame, val_fold: int, manifest: Manifest) -> pd.DataFrame:
+    if not manifest.folds:
+        raise DatasetError(f"{manifest.dataset} has no folds, so --val-fold {val_fold} names nothing; leave it out.")
+    _check_fold(val_fold, manifest, "validation")
+    if (test["fold"] == val_fold).any():
+        raise DatasetError(f"--val-fold {val_fold}: is the test fold; choose another of {_listed(manifest.folds)}.")
+    rows = train[train["fold"] == val_fold]
+    if rows.empty:
+        raise DatasetError(f"--val-fold {val_fold}: all its recordings are in the test too; choose another fold.")
+    return rows
+
+
+def _watched_part(train: pd.DataFrame, part: float, seed: int, manifest: Manifest) -> pd.DataFrame:
+    drawable = train[_testable(train)]
+    rows = drawable[drawable["source"].isin(_part_of_sources(drawable, part, seed))]
+    if rows.empty:
+        raise DatasetError(
+            f"{manifest.dataset}: no recording can be watched; expected at least two training recordings of a label, "
+            "or no early stopping."
+        )
+    return rows
+
+
+def _note(train: pd.DataFrame, test: pd.DataFrame, *, by_fold: bool) -> str:
+    if test.empty:
+        return f"training on {len(train)} clips, no test"
+    if not by_fold:
+        n_unseen = test["source"].nunique()
+        return f"training on {len(train)} clips, tested on {len(test)} of {n_unseen} unseen recordings"
+    folds = sorted({int(fold) for fold in train["fold"]} - {0})
+    n_foldless = int((train["fold"] == 0).sum())
+    parts = [f"fold {_listed(folds)}"] if folds else []
+    parts += [f"{n_foldless} clips without a fold"] if n_foldless else []
+    return f"training on {' and '.join(parts)}, tested on the unseen fold {test['fold'].iloc[0]}"
 
 
 def _part_of_sources(table: pd.DataFrame, part: float, seed: int) -> set[str]:
@@ -161,14 +218,6 @@ def _part_of_sources(table: pd.DataFrame, part: float, seed: int) -> set[str]:
         shuffled = generator.permutation(group["source"].to_numpy())
         chosen.update(shuffled[: min(max(1, round(len(shuffled) * part)), len(shuffled) - 1)])
     return chosen
-
-
-def _watched_fold(train: pd.DataFrame, val_fold: int, manifest: Manifest) -> pd.DataFrame:
-    _check_fold(val_fold, manifest, "validation")
-    rows = train[train["fold"] == val_fold]
-    if rows.empty:
-        raise DatasetError(f"--val-fold {val_fold}: is the test fold; choose another of {_listed(manifest.folds)}.")
-    return rows
 
 
 def _check_fold(fold: int, manifest: Manifest, role: str) -> None:
