@@ -45,7 +45,6 @@ class AudioConfig(Section):
     mel_norm: Literal["slaney"] | None = "slaney"
     top_db: float | None = Field(None, gt=0, description="dB below a window's maximum that are kept; None: all")
     mean_db: float = Field(-30.0, description="dB; fixed normalisation (near UrbanSound8K's mean), never of a batch")
-    slope_db: float = Field(0.0, description="dB by which that mean changes from the lowest mel bin to the highest")
     std_db: float = Field(20.0, gt=0, description="dB")
 
     @model_validator(mode="after")
@@ -97,14 +96,14 @@ class AugmentConfig(Section):
     """Training-time randomness, on log-mel pictures; none of it is active when a sound is embedded."""
 
     time_shift: float = Field(0.5, ge=0, le=1, description="largest circular shift, as a part of the clip")
-    gain_db: float = Field(6.0, ge=0, description="largest change of level up or down")
+    gain_db: float = Field(3.0, ge=0, description="largest change of level up or down")
     eq_db: float = Field(0.0, ge=0, description="largest change of level at any frequency, as a smooth random curve")
     background: float = Field(0.0, ge=0, le=1, description="probability that another sound is laid under a clip")
     background_snr_db: tuple[float, float] = Field((5.0, 20.0), description="how far below the clip it lies")
     background_folder: str | None = Field(None, description="its sounds; None: other clips of the batch")
-    mixup: float = Field(0.5, ge=0, le=1, description="probability that a clip is mixed with another of its batch")
+    mixup: float = Field(0.3, ge=0, le=1, description="probability that a clip is mixed with another of its batch")
     mixup_alpha: float = Field(0.4, gt=0, description="Beta(alpha, alpha) draws the share of the other clip")
-    n_masks: int = Field(2, ge=0, description="SpecAugment masks along each axis")
+    n_masks: int = Field(1, ge=0, description="SpecAugment masks along each axis")
     max_freq_mask: float = Field(0.15, ge=0, le=1, description="widest frequency mask, as a part of the mel bins")
     max_time_mask: float = Field(0.15, ge=0, le=1, description="widest time mask, as a part of the frames")
 
@@ -113,7 +112,7 @@ class TrainConfig(Section):
     """Optimisation."""
 
     epochs: int = Field(24, ge=1)
-    batch_size: int = Field(32, ge=2, description="clips that are contrasted with one another, over all processes")
+    batch_size: int = Field(16, ge=2, description="clips that are contrasted with one another, over all processes")
     accumulate: int = Field(1, ge=1, description="batches whose gradients are averaged for one optimizer step")
     optimizer: Literal["adamw", "adam", "rmsprop", "sgd"] = "adamw"
     momentum: float = Field(0.9, ge=0, lt=1, description="sgd only")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clapkit.audio.log_mel import POWER_FLOOR, bin_means_db, mask_frames
+from clapkit.audio.log_mel import POWER_FLOOR, mask_frames
 from clapkit.config import AudioConfig, AugmentConfig
 
 N_EQ_POINTS = 6
@@ -188,7 +188,7 @@ def lay_under(
     """Add a second sound to each clip, ``behind_db`` relative to the clip's mean power; −inf adds nothing."""
     own_db, other_db = _decibels(log_mel, n_valid_frames, audio), _decibels(behind, n_valid_behind, audio)
     level_db = _mean_power_db(own_db, n_valid_frames) - _mean_power_db(other_db, n_valid_behind) + behind_db
-    mixed = _normalised(_add_powers(own_db, other_db + level_db[:, None, None, None]), audio)
+    mixed = (_add_powers(own_db, other_db + level_db[:, None, None, None]) - audio.mean_db) / audio.std_db
     changed = (behind_db > -torch.inf)[:, None, None, None]
     return mask_frames(torch.where(changed, mixed, log_mel), n_valid_frames)
 
@@ -202,19 +202,15 @@ def mix_pictures(
     mixed_db = _add_powers(own_db + 20 * share.log10()[:, None, None, None], other_db)
     is_mixed = share < 1
     valid = torch.where(is_mixed, n_valid_frames.maximum(n_valid_frames[partner]), n_valid_frames)
-    mixed = torch.where(is_mixed[:, None, None, None], _normalised(mixed_db, audio), log_mel)
+    mixed = torch.where(is_mixed[:, None, None, None], (mixed_db - audio.mean_db) / audio.std_db, log_mel)
     return mask_frames(mixed, valid), valid
 
 
 def _decibels(log_mel: Tensor, n_valid_frames: Tensor, audio: AudioConfig) -> Tensor:
     """Back to dB; padding is silence."""
-    decibels = log_mel * audio.std_db + bin_means_db(audio, log_mel.device)
+    decibels = log_mel * audio.std_db + audio.mean_db
     frames = torch.arange(log_mel.shape[-1], device=log_mel.device)
     return decibels.masked_fill(frames >= n_valid_frames[:, None, None, None], SILENCE_DB)
-
-
-def _normalised(decibels: Tensor, audio: AudioConfig) -> Tensor:
-    return (decibels - bin_means_db(audio, decibels.device)) / audio.std_db
 
 
 def _add_powers(first_db: Tensor, second_db: Tensor) -> Tensor:
@@ -229,7 +225,7 @@ def _mean_power_db(decibels: Tensor, n_valid_frames: Tensor) -> Tensor:
 
 
 def spec_augment(log_mel: Tensor, n_valid_frames: Tensor, draws: AugmentDraws, config: AugmentConfig) -> Tensor:
-    """Blank random bands of mel bins and of valid frames with zero, the mean of each mel bin.
+    """Blank random bands of mel bins and of valid frames with zero, the mean of the normalised scale.
 
     Source: Park et al. 2019, SpecAugment.
     """

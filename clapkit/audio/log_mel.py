@@ -24,7 +24,7 @@ class LogMel(nn.Module):
     """Mel spectrogram in dB with fixed normalisation statistics.
 
     Source: STFT power (Hann, centred, reflected) → mel filters → 10·log10(max(power, 1e-10)), as in PANNs
-    (Kong et al. 2020) and every published CLAP; ``(dB − mean of the mel bin) / std_db``.
+    (Kong et al. 2020) and every published CLAP; ``(dB − mean_db) / std_db``.
     """
 
     def __init__(self, config: AudioConfig) -> None:
@@ -43,7 +43,6 @@ class LogMel(nn.Module):
         for name, buffer in list(self.mel.named_buffers()):  # derived from the config, so not part of a checkpoint
             module_name, _, buffer_name = name.rpartition(".")
             self.mel.get_submodule(module_name).register_buffer(buffer_name, buffer, persistent=False)
-        self.register_buffer("bin_means_db", bin_means_db(config), persistent=False)
 
     def forward(self, waveform: Tensor, n_valid_samples: Tensor) -> tuple[Tensor, Tensor]:
         """Compute log-mel pictures; frames past a clip's end are zero, the mean of the normalised scale.
@@ -60,15 +59,10 @@ class LogMel(nn.Module):
             decibels = 10 * self.mel(waveform.float()).clamp_min(POWER_FLOOR).log10()
         if self.config.top_db is not None:  # per clip, so that a batch never changes a clip
             decibels = decibels.maximum(decibels.amax(dim=(1, 2, 3), keepdim=True) - self.config.top_db)
-        log_mel = (decibels - self.bin_means_db) / self.config.std_db
+        log_mel = (decibels - self.config.mean_db) / self.config.std_db
         n_valid_frames = (n_valid_samples + self.config.hop_length - 1) // self.config.hop_length
         n_valid_frames = n_valid_frames.clamp(1, log_mel.shape[-1])
         return mask_frames(log_mel, n_valid_frames), n_valid_frames
-
-
-def bin_means_db(config: AudioConfig, device: torch.device | None = None) -> Tensor:
-    """``(n_mels, 1)`` the fixed means that normalisation takes out: most sounds grow weaker towards high frequencies."""
-    return config.mean_db + config.slope_db * torch.linspace(-0.5, 0.5, config.n_mels, device=device)[:, None]
 
 
 def mask_frames(features: Tensor, n_valid_frames: Tensor) -> Tensor:

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from clapkit.audio.augment import augmentation_steps, draw_augmentation
-from clapkit.audio.log_mel import bin_means_db
 from clapkit.config import Config
 from clapkit.data.splits import Split
 from clapkit.device import describe_device
@@ -98,7 +97,7 @@ def augmentation_samples(data: TrainingData, titles: list[str], config: Config) 
     for place in draws.share.argsort()[:N_PICTURED].tolist():  # those that mixup changes most
         shown = []
         for name, log_mel, n_valid_frames in steps:
-            picture = log_mel[place, 0, :, : n_valid_frames[place]] * audio.std_db + bin_means_db(audio)
+            picture = log_mel[place, 0, :, : n_valid_frames[place]] * audio.std_db + audio.mean_db
             note = f" {draws.share[place]:.0%}" if name == "mixup" and draws.share[place] < 1 else ""
             shown.append((name + note, picture.numpy()))
         samples.append((titles[clips[place]], shown))
