@@ -77,6 +77,7 @@ class TextConfig(Section):
     trainable: bool | None = Field(None, description="None: a pretrained tower is frozen, a new one is trained")
     hidden_size: int = Field(128, ge=8, description="new towers only (bert-small, gpt2-small)")
     n_layers: int = Field(2, ge=1, description="new towers only")
+    dropout: float = Field(0.1, ge=0, lt=1, description="new towers only")
     vocab_size: int = Field(
         2000, ge=100, description="new towers only: at most this many word pieces, single letters always"
     )
@@ -222,15 +223,18 @@ def read_yaml(file: Path) -> dict[str, Any]:
     return tree
 
 
-def _with_base(file: Path) -> list[tuple[str, dict[str, Any]]]:
+def _with_base(file: Path, above: tuple[Path, ...] = ()) -> list[tuple[str, dict[str, Any]]]:
     """A file's settings, after those of the file that its ``base`` names."""
     tree = read_yaml(file)
     base = tree.pop("base", None)
     if base is None:
         return [(str(file), tree)]
-    if not isinstance(base, str) or (file.parent / base).resolve() == file.resolve():
-        raise ConfigError(f"{file}: base={base!r}: expected the name of another YAML file beside it.")
-    return [*_with_base(file.parent / base), (str(file), tree)]
+    above = (*above, file.resolve())
+    if not isinstance(base, str) or (file.parent / base).resolve() in above:
+        raise ConfigError(
+            f"{file}: base={base!r}: expected the name of another YAML file, which does not lead back here."
+        )
+    return [*_with_base(file.parent / base, above), (str(file), tree)]
 
 
 class _StrictLoader(yaml.SafeLoader):

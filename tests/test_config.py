@@ -210,3 +210,89 @@ def test_every_dataset_has_shipped_settings() -> None:
     from clapkit.data.datasets import NAMES
 
     assert set(NAMES) <= {file.stem for file in SHIPPED}
+
+
+def test_a_base_is_read_first_and_the_file_beside_it_wins(tmp_path: Path) -> None:
+    write(tmp_path / "_base.yaml", "train: {epochs: 3, batch_size: 4}\naudio: {n_mels: 32}")
+    file = write(tmp_path / "a.yaml", "base: _base.yaml\ntrain: {epochs: 5}")
+    config = load_config([file], ["audio.n_fft=512"])
+    assert (config.train.epochs, config.train.batch_size, config.audio.n_mels, config.audio.n_fft) == (5, 4, 32, 512)
+
+
+def test_a_base_may_have_a_base_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "deeper").mkdir()
+    write(tmp_path / "deeper" / "first.yaml", "train: {epochs: 3, batch_size: 4, seed: 5}")
+    write(tmp_path / "deeper" / "second.yaml", "base: first.yaml\ntrain: {batch_size: 6}")
+    train = load_config([write(tmp_path / "third.yaml", "base: deeper/second.yaml\ntrain: {seed: 7}")]).train
+    assert (train.epochs, train.batch_size, train.seed) == (3, 6, 7)
+
+
+def test_a_mistake_in_a_base_names_the_base(tmp_path: Path) -> None:
+    base = write(tmp_path / "base.yaml", "train: {epoch: 3}")
+    assert error_of([write(tmp_path / "a.yaml", "base: base.yaml")]).startswith(f"{base}: unknown key 'train.epoch'")
+
+
+@pytest.mark.parametrize("base", ["a.yaml", "./a.yaml", "3", "[b.yaml]", "{train: {epochs: 3}}"])
+def test_a_base_that_is_no_other_file_is_refused(tmp_path: Path, base: str) -> None:
+    file = write(tmp_path / "a.yaml", f"base: {base}")
+    assert error_of([file]).startswith(f"{file}: base=")
+
+
+def test_a_missing_base_is_named(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.yaml", "base: none.yaml")
+    assert error_of([file]).startswith(f"{tmp_path / 'none.yaml'}: no such file")
+
+
+def test_bases_that_name_each_other_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "b.yaml", "base: a.yaml")
+    assert "base" in error_of([write(tmp_path / "a.yaml", "base: b.yaml")])
+
+
+def test_a_base_cannot_be_an_override() -> None:
+    assert "unknown key 'base'" in error_of([], ["base=a.yaml"])
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("train.optimizer=lion", "'adamw', 'adam', 'rmsprop' or 'sgd'"),
+        ("train.schedule=step", "'one_cycle', 'cosine', 'plateau' or 'constant'"),
+        ("train.anneal=flat", "'cosine' or 'linear'"),
+        ("train.contrastive=triplet", "'softmax' or 'sigmoid'"),
+        ("train.momentum=1", "less than 1"),
+        ("train.ema=1", "less than 1"),
+        ("train.ema=-0.1", "greater than or equal to 0"),
+        ("train.accumulate=0", "greater than or equal to 1"),
+        ("train.patience=-1", "greater than or equal to 0"),
+        ("train.plateau_factor=1", "less than 1"),
+        ("train.validation_part=0", "greater than 0"),
+        ("train.save_every_s=0", "greater than 0"),
+        ("train.clip_norm=0", "greater than 0"),
+        ("augment.background=1.5", "less than or equal to 1"),
+        ("augment.eq_db=-1", "greater than or equal to 0"),
+        ("experiment.reported=71", "less than or equal to 1"),
+    ],
+)
+def test_new_settings_say_what_they_take(override: str, expected: str) -> None:
+    message = error_of([], [override])
+    assert override.partition("=")[0] in message
+    assert expected in message
+
+
+@pytest.mark.parametrize("value", ["5", "[5]", "[5, 10, 20]", "[low, high]"])
+def test_the_background_snr_is_a_range(value: str) -> None:
+    assert "augment.background_snr_db" in error_of([], [f"augment.background_snr_db={value}"])
+    assert load_config([], ["augment.background_snr_db=[3, 6]"]).augment.background_snr_db == (3.0, 6.0)
+
+
+def test_patience_and_plateau_watch_validation() -> None:
+    watched = [load_config([], sets).train.watches_validation for sets in (
+        [], ["train.patience=1"], ["train.schedule=plateau"], ["train.schedule=cosine"],
+    )]  # fmt: skip
+    assert watched == [False, True, True, False]
+
+
+def test_a_saved_range_comes_back(tmp_path: Path) -> None:
+    config = load_config([], ["augment.background_snr_db=[3, 6]", "experiment.reported=0.71", "train.clip_norm=null"])
+    save_config(config, tmp_path / "config.yaml")
+    assert load_config([tmp_path / "config.yaml"]) == config

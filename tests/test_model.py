@@ -13,9 +13,9 @@ import torch
 import clapkit
 from clapkit.config import Config, TextConfig
 from clapkit.data.datasets import load_manifest
-from clapkit.data.splits import make_split
 from clapkit.errors import AudioError, ClapkitError, TextModelError
 from clapkit.model import AudioTextModel, Score
+from clapkit.training.plan import plan_run
 from clapkit.training.run import train_and_test
 
 RATE = 16_000
@@ -284,9 +284,8 @@ def frozen_run(tiny_config: Config, sounds: Path, tmp_path_factory: pytest.TempP
     tokenizer.save_pretrained(root / "tower")
     text = TextConfig(name=str(root / "tower"), trainable=False, pooling="mean")
     config = tiny_config.model_copy(update={"text": text, "train": tiny_config.train.model_copy(update={"epochs": 1})})
-    manifest = load_manifest("folder", sounds)
-    split = make_split(manifest, None, 1, 0.2, 0)
-    train_and_test(config, manifest, split, root / "checkpoint", device=torch.device("cpu"))
+    run = plan_run(config, load_manifest("folder", sounds), root / "checkpoint")
+    train_and_test(run, device=torch.device("cpu"))
     return root / "checkpoint"
 
 

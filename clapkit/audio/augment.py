@@ -150,10 +150,9 @@ def augmentation_steps(
         log_mel = change_level(log_mel, n_valid_frames, draws.gain_db, draws.eq_db, audio)
         yield "gain and EQ", log_mel, n_valid_frames
     if config.background:
-        pictures, valid = (log_mel, n_valid_frames) if backgrounds is None else backgrounds
-        log_mel = lay_under(
-            log_mel, n_valid_frames, pictures[draws.behind], valid[draws.behind], draws.behind_db, audio
-        )
+        if backgrounds is None:
+            backgrounds = log_mel[draws.behind], n_valid_frames[draws.behind]
+        log_mel = lay_under(log_mel, n_valid_frames, *backgrounds, draws.behind_db, audio)
         yield "background", log_mel, n_valid_frames
     if config.mixup:
         log_mel, n_valid_frames = mix_pictures(log_mel, n_valid_frames, draws.partner, draws.share, audio)
@@ -187,9 +186,11 @@ def lay_under(
 ) -> Tensor:  # fmt: skip
     """Add a second sound to each clip, ``behind_db`` relative to the clip's mean power; −inf adds nothing."""
     own_db, other_db = _decibels(log_mel, n_valid_frames, audio), _decibels(behind, n_valid_behind, audio)
-    level_db = _mean_power_db(own_db, n_valid_frames) - _mean_power_db(other_db, n_valid_behind) + behind_db
+    behind_power_db = _mean_power_db(other_db, n_valid_behind)
+    level_db = _mean_power_db(own_db, n_valid_frames) - behind_power_db + behind_db
     mixed = (_add_powers(own_db, other_db + level_db[:, None, None, None]) - audio.mean_db) / audio.std_db
-    changed = (behind_db > -torch.inf)[:, None, None, None]
+    is_sound = behind_power_db > SILENCE_DB + 20  # silence made louder would be noise
+    changed = ((behind_db > -torch.inf) & is_sound)[:, None, None, None]
     return mask_frames(torch.where(changed, mixed, log_mel), n_valid_frames)
 
 
@@ -239,7 +240,7 @@ def spec_augment(log_mel: Tensor, n_valid_frames: Tensor, draws: AugmentDraws, c
 def _keep(size: int, valid: Tensor, masks: Tensor, widest: float) -> Tensor:
     """``(batch, size)`` of ones with bands of zeros inside the first ``valid`` places."""
     width = masks[0] * widest * valid[:, None]
-    start = masks[1] * (valid[:, None] - width)
+    start = (masks[1] * (valid[:, None] - width)).floor()
     place = torch.arange(size, device=valid.device)[None, :, None]
     masked = (place >= start[:, None]) & (place < (start + width)[:, None])  # (batch, size, n_masks)
     return (~masked.any(dim=2)).float()

@@ -120,6 +120,11 @@ def describe_metrics(metrics: dict) -> list[str]:
             kind = "accuracy" if "accuracy" in figures else "map"
             shown = "mAP" if kind == "map" else kind
             lines.append(f"{shown} {name:<12} {figures[kind]:.3f}  on {figures['n_clips']} unseen clips{leaky}")
+    if unheard := metrics.get("zeroshot", {}).get("generalised"):
+        lines.append(
+            f"classes never heard: {unheard['unseen_among_unseen']:.3f} among themselves; among all "
+            f"{unheard['unseen']:.3f}, heard ones {unheard['seen']:.3f}, harmonic mean {unheard['harmonic_mean']:.3f}"
+        )
     if "retrieval" in metrics:
         figures = metrics["retrieval"]
         lines.append(f"text finds sound: mAP@10 {figures['map_at_10']:.3f}, R@1 {figures['r_at_1']:.3f}{leaky}")

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from clapkit.data import csv_table, esc50, folder, us8k
+from clapkit.data import csv_table, esc50, folder, fsd50k, us8k
 from clapkit.data.download import download_dataset
 from clapkit.data.manifest import Manifest
 from clapkit.data.mixture import mix_manifests
@@ -27,6 +27,7 @@ class DatasetInfo:
         contents: sizes in a few words.
         licence: under which terms its audio may be used.
         default_test_fold: kept for the test when the user names none and it is present.
+        page: the publisher's page, where it is to be fetched by hand; None where ``--download`` fetches it.
     """
 
     title: str
@@ -35,6 +36,14 @@ class DatasetInfo:
     contents: str
     licence: str
     default_test_fold: int
+    page: str | None = None
+
+    @property
+    def way_to_get(self) -> str:
+        """How it comes onto this machine, in a few words."""
+        if self.page is None:
+            return "--download (clapkit train) fetches it from its publisher"
+        return f"unpack the archives of {self.page} side by side into a folder {self.folder}"
 
 
 PUBLISHED = {
@@ -46,8 +55,14 @@ PUBLISHED = {
         "ESC-50", "ESC-50-master", esc50.METADATA,
         "2000 clips of 5 s, 50 classes, 5 official folds, 0.6 GB", "CC BY-NC 3.0", 1,
     ),
+    "fsd50k": DatasetInfo(
+        "FSD50K", "FSD50K", fsd50k.DEV, "51 197 clips, 200 classes, 33 GB",
+        "CC BY 4.0 (set), CC licences per clip", fsd50k.EVAL_FOLD, "Zenodo record 4060432 (zenodo.org/records/4060432)",
+    ),
 }  # fmt: skip
-NAMES = (*PUBLISHED, "folder", "csv", "synthetic")
+OWN = ("folder", "csv")
+NAMES = (*PUBLISHED, *OWN, "synthetic")
+_LOADERS = {"us8k": us8k.load, "esc50": esc50.load, "fsd50k": fsd50k.load}
 
 
 def load_manifest(name: str, root: Path | None = None, *, download: bool = False) -> Manifest:
@@ -66,8 +81,7 @@ def load_manifest(name: str, root: Path | None = None, *, download: bool = False
     if name == "synthetic":
         return us8k.load(write_synthetic_us8k(root or cache_folder() / "synthetic"), "synthetic")
     if name in PUBLISHED:
-        found = find_root(name, root, download=download)
-        return us8k.load(found) if name == "us8k" else esc50.load(found)
+        return _LOADERS[name](find_root(name, root, download=download))
     if root is None:
         wanted = "a folder of class folders" if name == "folder" else "a CSV file"
         raise DatasetError(f"dataset '{name}' needs --root with {wanted}.")
@@ -81,24 +95,38 @@ def load_datasets(
 
     Args:
         names: of :data:`NAMES`; of several the first is tested, and all are trained on.
-        root: as in :func:`load_manifest`; of several published sets their parent folder.
+        root: as in :func:`load_manifest`; of several published sets their parent folder; beside your own sounds (one
+            of :data:`OWN`) only their place, and the others are looked for as without ``root``.
         weights: how often a clip of each is drawn in an epoch, such as ``1,0.5``; once when left out.
         download: fetch published sets that are not on this machine.
 
     Raises:
-        DatasetError: one is not found, or there is not one positive weight for each.
+        DatasetError: one is unknown, named twice or not found, or there is not one positive weight for each.
     """
-    manifests = [load_manifest(name, root, download=download) for name in names]
-    if weights is None:
-        numbers = [1.0] * len(names)
-    else:
-        try:
-            numbers = [float(part) for part in weights.split(",")]
-        except ValueError:
-            numbers = []
-        if len(numbers) != len(names) or not all(0 < number < math.inf for number in numbers):
-            raise DatasetError(f"--weights {weights}: expected {len(names)} positive numbers, one for each dataset.")
+    for name in names:
+        check_name(name)
+    own = [name for name in names if name in OWN]
+    if len(set(names)) < len(names) or len(own) > 1:
+        raise DatasetError(
+            f"--dataset {','.join(names)}: expected each dataset once, and folder or csv, not both; "
+            "put all your own sounds into one CSV."
+        )
+    numbers = _read_weights(weights, len(names))
+    of_root = own or [name for name in names if name in PUBLISHED or len(names) == 1]
+    manifests = [load_manifest(name, root if name in of_root else None, download=download) for name in names]
     return manifests[0] if len(names) == 1 and weights is None else mix_manifests(manifests, numbers)
+
+
+def _read_weights(text: str | None, n_datasets: int) -> list[float]:
+    if text is None:
+        return [1.0] * n_datasets
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != n_datasets or not all(0 < number < math.inf for number in numbers):
+        raise DatasetError(f"--weights {text}: expected {n_datasets} positive numbers, one for each dataset.")
+    return numbers
 
 
 def check_name(name: str) -> str:
@@ -116,7 +144,8 @@ def find_root(name: str, root: Path | None = None, *, download: bool = False) ->
     """The folder of a published dataset: ``root`` or its sub-folder, else the search folders, else a download.
 
     Raises:
-        DatasetError: names every place looked in and the ways on.
+        DatasetError: names every place looked in and the ways on, or, where a download is wanted, how to get a set
+            that clapkit does not fetch.
     """
     info = PUBLISHED[name]
     parents = search_folders() if root is None else [root]
@@ -124,15 +153,20 @@ def find_root(name: str, root: Path | None = None, *, download: bool = False) ->
     for place in places:
         if (place / info.marker).is_file():
             return place
+    if download and info.page:
+        raise DatasetError(
+            f"clapkit does not fetch {info.title} ({info.contents}): {info.way_to_get} and give it as --root."
+        )
     if download:
         return download_dataset(name, root or search_folders()[0])
     looked = "\n".join(f"  {place / info.marker}" for place in places)
     hint = "" if os.environ.get("CLAPKIT_DATA") else "  (CLAPKIT_DATA is not set)\n"
+    fetched = f"  --download            (clapkit train) fetch it from its publisher: {info.contents}\n"
     raise DatasetError(
         f"{info.title} is not on this machine. Looked for\n{looked}\n{hint}Ways on:\n"
         f"  --root DIR            the folder that holds {info.marker}\n"
-        f"  --download            (clapkit train) fetch it from its publisher: {info.contents}\n"
-        "  --dataset synthetic   try everything on made-up city sounds"
+        + (f"  get it ({info.contents}): {info.way_to_get}\n" if info.page else fetched)
+        + "  --dataset synthetic   try everything on made-up city sounds"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -112,8 +113,14 @@ def check_leakage(split: Split) -> str:
 
 def _shared(rows: pd.DataFrame, others: pd.DataFrame) -> pd.Series:
     """Which rows have their recording or their file among the others."""
-    files = {os.path.realpath(path) for path in others["path"]}
-    return rows["source"].isin(others["source"]) | rows["path"].map(lambda path: os.path.realpath(path) in files)
+    files = {_real_path(path) for path in others["path"]}
+    same_file = rows["path"].map(lambda path: _real_path(path) in files).astype(bool)
+    return rows["source"].isin(others["source"]) | same_file
+
+
+@cache
+def _real_path(path: str) -> str:
+    return os.path.realpath(path)  # asks the disk about every folder on the way: seconds for FSD50K
 
 
 def _without_shared(rows: pd.DataFrame, others: pd.DataFrame) -> tuple[pd.DataFrame, str]:

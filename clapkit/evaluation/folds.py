@@ -81,8 +81,8 @@ def _common_record(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if all("seconds" in record for record in records):
         shared["seconds"] = sum(record["seconds"] for record in records)
     shared["leaky"] = any(record.get("leaky") for record in records)
-    notes = list(dict.fromkeys(record["leakage"] for record in records if record.get("leakage")))
-    return shared | ({"leakage": " / ".join(notes)} if notes else {})
+    notes = dict.fromkeys(record["leakage"].split(": ", 1)[-1] for record in records if record.get("leakage"))
+    return shared | ({"leakage": "; ".join(notes)} if notes else {})
 
 
 def _mean_and_std(folds: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

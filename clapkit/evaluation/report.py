@@ -78,10 +78,11 @@ def describe_run(record: Mapping[str, Any]) -> list[str]:
     n_clips = ", ".join(f"{count} {part}" for part, count in record.get("n_clips", {}).items() if count)
     versions = ", ".join(f"{name} {version}" for name, version in record.get("versions", {}).items())
     settings = ", ".join(f"`{name}={value}`" for name, value in record.get("differences", {}).items())
+    leakage = str(record.get("leakage") or "").removeprefix("leakage check: ").removeprefix("LEAKY: ")
     facts = {
         "data": record.get("split"),
         "clips": n_clips,
-        "leakage": f"{LEAKY}: {record.get('leakage')}" if record.get("leaky") else record.get("leakage"),
+        "leakage check": f"{LEAKY}, {leakage}" if record.get("leaky") else leakage,
         "seed": record.get("seed"),
         "time": f"{record['seconds']:.0f} s on {record.get('device')}" if "seconds" in record else None,
         "settings that are not the defaults": settings or "none",

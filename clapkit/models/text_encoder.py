@@ -118,12 +118,14 @@ def new_text_encoder(config: TextConfig, texts: Iterable[str]) -> TextEncoder:
         structure = GPT2Config(
             vocab_size=len(tokenizer), n_embd=config.hidden_size, n_layer=config.n_layers, n_head=n_heads,
             n_positions=config.context_length, bos_token_id=0, eos_token_id=0,
+            resid_pdrop=config.dropout, embd_pdrop=config.dropout, attn_pdrop=config.dropout,
         )  # fmt: skip
     else:
         structure = BertConfig(
             vocab_size=len(tokenizer), hidden_size=config.hidden_size, num_hidden_layers=config.n_layers,
             num_attention_heads=n_heads, intermediate_size=4 * config.hidden_size,
             max_position_embeddings=config.context_length, pad_token_id=0,
+            hidden_dropout_prob=config.dropout, attention_probs_dropout_prob=config.dropout,
         )  # fmt: skip
     return TextEncoder(_from_structure(structure), tokenizer, _pooling(config, None, structure), config.context_length)
 

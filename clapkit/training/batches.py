@@ -74,10 +74,9 @@ def epoch_order(weights: Tensor, generator: torch.Generator) -> Tensor:
     return drawn[torch.randperm(len(drawn), generator=generator)]
 
 
-def n_batches(weights: Tensor, batch_size: int) -> int:
-    """Full batches in one epoch; what is left over waits for another epoch's order."""
-    n_drawn = int(weights.floor().sum()) + _n_extra(weights)
-    return max(n_drawn // batch_size, 1)
+def n_drawn(weights: Tensor) -> int:
+    """Clips in one epoch."""
+    return int(weights.floor().sum()) + _n_extra(weights)
 
 
 def _n_extra(weights: Tensor) -> int:

@@ -70,6 +70,8 @@ def freeze_unused(clap: CLAP) -> None:
     if not settings.contrastive_weight:
         unused += [clap.audio_projection, clap.text_projection]
         clap.logit_scale.requires_grad_(False)
+        if clap.logit_bias is not None:
+            clap.logit_bias.requires_grad_(False)
         if clap.text_encoder is not None:
             unused.append(clap.text_encoder)
     if not settings.head_weight and clap.head is not None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from clapkit.errors import CheckpointError, DatasetError, StorageError
+from clapkit.errors import CheckpointError, ClapkitError, DatasetError, StorageError
 from clapkit.evaluation.folds import summarise_folds
 from clapkit.evaluation.run_folder import RUN_FILE, SUMMARY_FILE
 from clapkit.training.processes import is_main_process
@@ -59,6 +59,8 @@ def train_folds(
         StorageError: the output holds something already.
         CheckpointError: a finished fold belongs to other settings.
     """
+    if overwrite and resume:
+        raise ClapkitError("--overwrite starts anew and --resume goes on; give only one of them.")
     _refuse_to_lose(output, may_continue=overwrite or resume)
     folders = {fold: output / f"fold{fold}" for fold in folds}
     for number, (fold, folder) in enumerate(folders.items(), start=1):
@@ -68,7 +70,7 @@ def train_folds(
             report(f"fold {fold}: done before")
             continue
         report(f"fold {fold} ({number} of {len(folds)}): {run.split.note}")
-        train_and_test(run, device=device, overwrite=overwrite, resume=resume and not overwrite, report=report)
+        train_and_test(run, device=device, overwrite=overwrite, resume=resume, report=report)
     return summarise_folds(output, folders) if is_main_process() else {}
 
 

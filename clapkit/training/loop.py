@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from clapkit.errors import TrainingError
 from clapkit.models.clap import CLAP
 from clapkit.progress import progress_bar
-from clapkit.training.batches import TrainingData, epoch_order, n_batches, seeded_generator, training_batch
+from clapkit.training.batches import TrainingData, epoch_order, n_drawn, seeded_generator, training_batch
 from clapkit.training.objective import batch_losses, total_loss, validate
 from clapkit.training.optimizers import make_optimizer, set_learning_rate
 from clapkit.training.processes import is_shared, own_slice, with_global_statistics
@@ -82,14 +82,15 @@ class _Fit:
         self.train, self.validation = train, validation
         self.folder, self.run_id, self.report = folder, run, report
         settings = self.config.train
-        self.batch_size = min(settings.batch_size, len(train))
+        n_clips = n_drawn(train.weights)
+        self.batch_size = min(settings.batch_size, n_clips)
         self.own = own_slice(self.batch_size, accelerator)
-        self.n_batches = n_batches(train.weights, self.batch_size)
+        self.n_batches = n_clips // self.batch_size  # what is left over waits for another epoch's order
         self.steps_per_epoch = math.ceil(self.n_batches / settings.accumulate)
         self.n_steps = settings.epochs * self.steps_per_epoch
         if is_shared():
             with_global_statistics(clap)
-        averaged = AveragedModel(clap, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
+        averaged = AveragedModel(clap, multi_avg_fn=_running_average(settings.ema), use_buffers=True)
         self.state = TrainingState(clap, make_optimizer(clap, self.config), averaged if settings.ema else None)
         if load_state(folder, self.state, run):
             report(f"going on after step {self.state.step} of {self.n_steps}")
@@ -128,7 +129,8 @@ class _Fit:
             loss = self._step(batches, epoch * self.n_batches + first)
             looks = step % STEPS_BETWEEN_NOTES == 0
             advance(note=f"epoch {epoch + 1}/{settings.epochs} loss {self._checked(loss, epoch):.3f}" if looks else "")
-            if time.monotonic() - self.saved_at >= settings.save_every_s:
+            is_last = step + 1 == self.steps_per_epoch  # saved when its figures are there
+            if not is_last and time.monotonic() - self.saved_at >= settings.save_every_s:
                 self._save()
 
     def _step(self, batches: list[Tensor], first: int) -> Tensor:
@@ -164,14 +166,15 @@ class _Fit:
         row |= means
         if self.validation is not None:
             row |= validate(self._scored(), self.validation, self.accelerator.device)
+            self._checked(row["val_loss"], epoch - 1)
         row["seconds"] = round(self._seconds(), 2)
         state.history.append(row)
         state.sums = {}
         if self.config.train.patience and best_epoch(self._val_losses()) == epoch - 1:
             state.best = {name: value.detach().clone() for name, value in self._scored().state_dict().items()}
+        self._save()
         shown = " ".join(f"{name} {value:.3f}" for name, value in row.items() if name not in NOT_SHOWN)
         self.report(f"epoch {epoch}/{self.config.train.epochs}: {shown}")
-        self._save()
         if self.accelerator.is_main_process:
             pd.DataFrame(state.history).to_csv(self.folder / HISTORY_FILE, index=False)
             if self.config.train.tensorboard:
@@ -205,6 +208,19 @@ class _Fit:
 
     def _seconds(self) -> float:
         return self.state.seconds + time.monotonic() - self.started_at
+
+
+def _running_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor | int], None]:
+    """Exponential average of weights and float buffers; whole numbers, such as positions, are copied."""
+    average = get_ema_multi_avg_fn(decay)
+
+    def update(averaged: list[Tensor], current: list[Tensor], n_averaged: Tensor | int) -> None:
+        if averaged[0].is_floating_point():
+            average(averaged, current, n_averaged)
+        else:
+            torch._foreach_copy_(averaged, current)
+
+    return update
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from clapkit.config import Config
 from clapkit.models.clap import CLAP
-from clapkit.training.batches import Batch, TrainingData, validation_batch
+from clapkit.training.batches import Batch, TrainingData, seeded_generator, validation_batch
 from clapkit.training.losses import contrastive_loss, head_loss, multilabel_head_loss, sigmoid_loss
 from clapkit.training.processes import gather_with_gradient
 
@@ -60,7 +60,10 @@ def validate(clap: CLAP, data: TrainingData, device: torch.device) -> dict[str, 
     was_training = clap.training
     clap.eval()
     config, loss, n_right = clap.config, 0.0, 0
-    for clips in torch.arange(len(data)).split(config.train.batch_size):
+    order = torch.randperm(
+        len(data), generator=seeded_generator(0, "validation", 0)
+    )  # a batch of one class says little
+    for clips in order.split(config.train.batch_size):
         batch = validation_batch(data, clips, config, device)
         outputs = clap(batch.log_mel, batch.n_valid_frames, batch.text)
         losses = _losses(outputs, clap, config, batch, gather=lambda values: values)

@@ -20,7 +20,7 @@ from clapkit.data.manifest import Manifest
 from clapkit.data.prompts import training_texts
 from clapkit.data.splits import Split, check_leakage
 from clapkit.device import training_dtype
-from clapkit.errors import ClapkitError, DatasetError, StorageError
+from clapkit.errors import ClapkitError, ConfigError, DatasetError, StorageError
 from clapkit.evaluation.evaluate import Evaluation, evaluate
 from clapkit.evaluation.plots import plot_augmentations
 from clapkit.evaluation.report import write_run_report
@@ -93,6 +93,7 @@ def train_and_test(
     config, split = _fitted_config(run), run.split
     _refuse_to_lose(run.output, overwrite=overwrite, resume=resume)
     leakage = check_leakage(split)
+    _check_rows_and_losses(split, config)
     if len(split.train) < 2:
         raise DatasetError(f"{len(split.train)} clip(s) to train on; contrastive training needs at least two.")
     accelerator = make_accelerator(device, training_dtype(device, config.train.precision))
@@ -174,6 +175,24 @@ def _refuse_to_lose(output: Path, *, overwrite: bool, resume: bool) -> None:
     if unfinished and not (overwrite or resume):
         raise StorageError(
             f"{state_folder(output)}: holds an unfinished run; add --resume to go on or --overwrite to start anew."
+        )
+
+
+def _check_rows_and_losses(split: Split, config: Config) -> None:
+    settings = config.train
+    if not (settings.contrastive_weight or (settings.head_weight and config.model.head)):
+        raise ConfigError(
+            "nothing to minimise: train.contrastive_weight and train.head_weight are 0, or model.head is false; "
+            "give one of the losses a weight."
+        )
+    rows = pd.concat([split.train, split.validation])
+    textless = rows[
+        rows["label"].isna() & ~rows["tags"].map(bool, na_action="ignore").eq(True) & rows["caption"].isna()
+    ]
+    if len(textless):
+        raise DatasetError(
+            f"{len(textless)} training clips have neither label, tags nor caption, such as {textless['path'].iloc[0]}; "
+            "add a text or remove them."
         )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from clapkit.data.datasets import load_manifest
 from clapkit.errors import ConfigError
 from clapkit.training.folds import read_folds, train_folds
 from clapkit.training.plan import plan_run
+from clapkit.training.processes import is_main_process
 
 TABLE_FILE, REPORT_FILE = "sweep.csv", "report.md"
 DEFAULT_NAME = "clapkit's default"
@@ -91,7 +93,10 @@ def run_sweep(
         report(f"{name}: {dataset}")
         make = lambda fold, place: plan_run(config, manifest, place, test_fold=fold, command=command)  # noqa: E731
         figures = train_folds(make, read_folds(folds, manifest.folds), folder, **work)
-        return figures["mean"]["head"]["accuracy"], figures["std"]["head"]["accuracy"]
+        if not is_main_process():
+            return math.nan, math.nan
+        task, figure = _main_figure(figures["mean"])
+        return figures["mean"][task][figure], figures["std"][task][figure]
 
     rows: list[dict[str, Any]] = []
     for each in experiments:
@@ -101,13 +106,13 @@ def run_sweep(
             "experiment": each.name, "title": told.title, "dataset": told.dataset, "reported": told.reported,
             "accuracy": accuracy, "std": std,
         })  # fmt: skip
-        _write(pd.DataFrame(rows), output, command)
+        _write(rows, output, command)
     for dataset in datasets if with_defaults else ():
         default, std = measure(f"default-{dataset}", load_config([preset(dataset)], overrides), dataset)
         for row in rows:
             if row["dataset"] == dataset:
                 row |= {"default": default, "default_std": std}
-        _write(pd.DataFrame(rows), output, command)
+        _write(rows, output, command)
     return pd.DataFrame(rows)
 
 
@@ -133,7 +138,16 @@ def sweep_lines(table: pd.DataFrame) -> list[str]:
     ]
 
 
-def _write(table: pd.DataFrame, output: Path, command: str) -> None:
+def _main_figure(means: Mapping[str, Mapping[str, float]]) -> tuple[str, str]:
+    """The head's accuracy, or what comes nearest to it."""
+    task = "head" if "head" in means else "zeroshot"
+    return task, "accuracy" if "accuracy" in means[task] else "map"
+
+
+def _write(rows: list[dict[str, Any]], output: Path, command: str) -> None:
+    if not is_main_process():
+        return
+    table = pd.DataFrame(rows)
     output.mkdir(parents=True, exist_ok=True)
     table.to_csv(output / TABLE_FILE, index=False)
     text = [f"# Sweep\n\n`{command}`\n", "Accuracy of the head, mean ± standard deviation over the official folds.\n"]

@@ -42,7 +42,7 @@ class TrainingTexts:
                 if name not in of_label:
                     of_label[name] = [places.setdefault(text, len(places)) for text in texts_of(name)]
             if isinstance(caption, str):
-                own = {(labels or [caption])[0]: [places.setdefault(caption, len(places))]}
+                own = {name: [places.setdefault(caption, len(places))] for name in labels or [caption]}
             else:
                 own = {name: of_label[name] for name in labels}
             self._choices.append([(topics.setdefault(name, len(topics)), texts) for name, texts in own.items()])

@@ -10,6 +10,7 @@ import soundfile
 
 from clapkit.data import csv_table
 from clapkit.data.manifest import COLUMNS
+from clapkit.data.splits import make_split
 from clapkit.errors import DatasetError
 
 
@@ -95,9 +96,38 @@ def test_a_row_without_source_is_its_own_recording(folder: Path) -> None:
     assert manifest.table["source"].tolist() == ["r1", str(folder / "b.wav"), str(folder / "c.wav")]
 
 
-def test_a_split_column_makes_two_folds(folder: Path) -> None:
-    manifest = csv_table.load(write(folder, "path,label,split", "a.wav,dog,train", "b.wav,cat,Test", "c.wav,cat,"))
-    assert manifest.table["fold"].tolist() == [1, 2, 1]
+def test_several_labels_are_tags(folder: Path) -> None:
+    manifest = csv_table.load(write(folder, "path,tags", "a.wav,Dog_Bark; siren;", "b.wav,siren;siren", "c.wav,cat"))
+    assert manifest.labels == ("dog bark", "siren", "cat")
+    assert manifest.table["tags"].tolist() == [("dog bark", "siren"), ("siren",), ("cat",)]
+    assert manifest.table["label"].isna().all()
+
+
+def test_a_table_may_mix_labels_tags_and_captions(folder: Path) -> None:
+    lines = ["a.wav,dog,,", "b.wav,,siren;cat,", "c.wav,,,it rains"]
+    manifest = csv_table.load(write(folder, "path,label,tags,caption", *lines))
+    assert manifest.labels == ("dog", "siren", "cat")
+    assert manifest.table["tags"].isna().tolist() == [True, False, True]
+    assert manifest.table["caption"].isna().tolist() == [True, True, False]
+
+
+def test_a_split_column_is_followed(folder: Path) -> None:
+    lines = ["a.wav,dog,train", "b.wav,cat,Test", "c.wav,cat,", "d.wav,cat,val"]
+    manifest = csv_table.load(write(folder, "path,label,split", *lines))
+    assert manifest.table["fold"].tolist() == [1, 2, 1, 3]
+    split = make_split(manifest, val_fold=3)
+    parts = [[Path(path).stem for path in part["path"]] for part in (split.train, split.validation, split.test)]
+    assert parts == [["a", "c"], ["d"], ["b"]]
+    assert len(make_split(manifest).train) == 3
+
+
+@pytest.mark.parametrize(("splits", "n_tested"), [(("train", "train", "val", ""), 1), (("train",) * 4, 2)])
+def test_a_split_column_without_test_clips_tests_others(folder: Path, splits: tuple[str, ...], n_tested: int) -> None:
+    labelled = ("a.wav,dog", "b.wav,dog", "c.wav,cat", "d.wav,cat")
+    lines = [f"{cells},{split}" for cells, split in zip(labelled, splits, strict=True)]
+    split = make_split(csv_table.load(write(folder, "path,label,split", *lines)))
+    assert len(split.test) == n_tested
+    assert len(split.train) == 4 - n_tested
 
 
 def test_without_folds_there_are_none(folder: Path) -> None:
@@ -138,10 +168,10 @@ def test_a_table_without_paths_says_what_it_found(folder: Path) -> None:
 
 
 def test_a_table_without_texts_says_what_to_add(folder: Path) -> None:
-    assert "lacks a text column; add one of text, label, caption" in error_of(write(folder, "path", "a.wav"))
+    assert "lacks a text column; add one of text, label, tags, caption" in error_of(write(folder, "path", "a.wav"))
 
 
-@pytest.mark.parametrize("column", ["text", "label", "caption"])
+@pytest.mark.parametrize("column", ["text", "label", "tags", "caption"])
 @pytest.mark.parametrize("cell", ["", '"  "'])
 def test_a_line_without_text_is_numbered(folder: Path, column: str, cell: str) -> None:
     message = error_of(write(folder, f"path,{column}", "a.wav,dog", f"b.wav,{cell}"))
@@ -182,3 +212,17 @@ def test_a_span_that_is_no_time_is_numbered(folder: Path, span: str) -> None:
 @pytest.mark.parametrize("fold", ["one", "1.5"])
 def test_a_fold_that_is_no_number_is_numbered(folder: Path, fold: str) -> None:
     assert "line 3" in error_of(write(folder, "path,label,fold", "a.wav,dog,1", f"b.wav,cat,{fold}"))
+
+
+def test_a_split_of_another_name_is_numbered(folder: Path) -> None:
+    message = error_of(write(folder, "path,label,split", "a.wav,dog,train", "b.wav,cat,dev"))
+    assert "line 3: split 'dev' is unknown; expected train, val or test." in message
+
+
+def test_a_line_with_a_label_and_tags_is_numbered(folder: Path) -> None:
+    message = error_of(write(folder, "path,label,tags", "a.wav,,dog;cat", "b.wav,cat,dog"))
+    assert "line 3: has a label and tags" in message
+
+
+def test_tags_of_separators_alone_are_no_text(folder: Path) -> None:
+    assert "line 2" in error_of(write(folder, "path,tags", "a.wav, ; "))

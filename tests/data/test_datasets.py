@@ -9,19 +9,29 @@ import pytest
 import soundfile
 
 from clapkit.data import datasets
-from clapkit.data.datasets import NAMES, PUBLISHED, find_root, load_manifest, search_folders
+from clapkit.data.datasets import NAMES, PUBLISHED, find_root, load_datasets, load_manifest, search_folders
+from clapkit.data.download import ARCHIVES
 from clapkit.errors import DatasetError
 
-LAYOUTS = {  # dataset: its metadata, a clip, and the metadata's row for it
+LAYOUTS = {  # dataset: its metadata, and the clips of their rows
     "us8k": (
-        "slice_file_name,fsID,start,end,salience,fold,classID,class\n100-8-0-0.wav,100,0,0.1,1,3,8,siren\n",
-        "audio/fold3/100-8-0-0.wav",
+        {"metadata/UrbanSound8K.csv": "slice_file_name,fsID,start,end,salience,fold,classID,class\n"
+                                      "100-8-0-0.wav,100,0,0.1,1,3,8,siren\n"},
+        ["audio/fold3/100-8-0-0.wav"],
     ),
     "esc50": (
-        "filename,fold,target,category,esc10,src_file,take\n1-100-A-42.wav,1,42,siren,False,100,A\n",
-        "audio/1-100-A-42.wav",
+        {"meta/esc50.csv": "filename,fold,target,category,esc10,src_file,take\n"
+                           "1-100-A-42.wav,1,42,siren,False,100,A\n"},
+        ["audio/1-100-A-42.wav"],
     ),
-}
+    "fsd50k": (
+        {"FSD50K.ground_truth/dev.csv": "fname,labels,mids,split\n101,Siren,/m/03kmc9,train\n",
+         "FSD50K.ground_truth/eval.csv": "fname,labels,mids\n102,Siren,/m/03kmc9\n",
+         "FSD50K.ground_truth/vocabulary.csv": "0,Siren,/m/03kmc9\n"},
+        ["FSD50K.dev_audio/101.wav", "FSD50K.eval_audio/102.wav"],
+    ),
+}  # fmt: skip
+FETCHED = [name for name, info in PUBLISHED.items() if info.page is None]
 
 
 @pytest.fixture(autouse=True)
@@ -32,12 +42,14 @@ def empty_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def lay_out(name: str, root: Path) -> Path:
-    """A one-clip copy of a published dataset."""
-    metadata, clip = LAYOUTS[name]
-    for file in (root / PUBLISHED[name].marker, root / clip):
-        file.parent.mkdir(parents=True)
-    (root / PUBLISHED[name].marker).write_text(metadata)
-    soundfile.write(root / clip, np.full(800, 0.1), 8_000)
+    """A small copy of a published dataset."""
+    metadata, clips = LAYOUTS[name]
+    for file in (*metadata, *clips):
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+    for file, content in metadata.items():
+        (root / file).write_text(content)
+    for clip in clips:
+        soundfile.write(root / clip, np.full(800, 0.1), 8_000)
     return root
 
 
@@ -98,7 +110,7 @@ def test_a_given_root_is_the_only_place_looked_in(tmp_path: Path, monkeypatch: p
 # Not finding
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", FETCHED)
 def test_the_answer_names_the_places_and_three_ways_on(tmp_path: Path, name: str) -> None:
     message = error_of(name, tmp_path / "none")
     info = PUBLISHED[name]
@@ -107,6 +119,20 @@ def test_the_answer_names_the_places_and_three_ways_on(tmp_path: Path, name: str
     for way in ("--root DIR", "--download", "--dataset synthetic"):
         assert f"\n  {way} " in message
     assert info.contents in message
+
+
+def test_a_set_that_is_fetched_by_hand_is_answered_with_its_page(tmp_path: Path) -> None:
+    message = error_of("fsd50k", tmp_path)
+    assert "--download" not in message
+    assert "Zenodo record 4060432" in message
+    assert str(tmp_path / "FSD50K" / "FSD50K.ground_truth" / "dev.csv") in message
+    with pytest.raises(DatasetError, match="clapkit does not fetch FSD50K .*Zenodo record 4060432") as caught:
+        load_manifest("fsd50k", tmp_path, download=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_set_is_fetched_by_clapkit_or_by_hand() -> None:
+    assert set(ARCHIVES) == set(FETCHED)
 
 
 def test_the_answer_says_when_the_environment_names_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +168,8 @@ def test_a_published_dataset_loads_by_name(tmp_path: Path, name: str) -> None:
     lay_out(name, tmp_path / PUBLISHED[name].folder)
     manifest = load_manifest(name, tmp_path)
     assert manifest.dataset == name
-    assert manifest.table["label"].tolist() == ["siren"]
+    assert "siren" in manifest.labels
+    assert len(manifest.table) == len(LAYOUTS[name][1])
 
 
 def test_a_folder_and_a_table_load_by_name(sounds: Path, tmp_path: Path) -> None:
@@ -172,3 +199,47 @@ def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
 def test_real_layouts_are_found_in_their_parent_folder(real_data: Path) -> None:
     for name, info in PUBLISHED.items():
         assert find_root(name, real_data / "layouts") == real_data / "layouts" / info.folder
+
+
+# Several as one
+
+
+def test_several_sets_lie_in_one_parent_folder(tmp_path: Path) -> None:
+    for name in ("us8k", "esc50", "fsd50k"):
+        lay_out(name, tmp_path / PUBLISHED[name].folder)
+    mixed = load_datasets(["us8k", "esc50", "fsd50k"], tmp_path, "1,0.5,2")
+    assert mixed.dataset == "us8k+esc50+fsd50k"
+    assert mixed.table["weight"].tolist() == [1, 0.5, 2, 2]
+    assert mixed.folds == [3]
+
+
+def test_own_sounds_take_the_root_and_others_are_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sounds: Path
+) -> None:
+    lay_out("us8k", tmp_path / "data" / "UrbanSound8K")
+    monkeypatch.setenv("CLAPKIT_DATA", str(tmp_path / "data"))
+    assert load_datasets(["folder", "us8k"], sounds).dataset == "folder+us8k"
+    assert load_datasets(["us8k", "folder"], sounds).folds == [3]
+
+
+def test_one_set_is_left_as_it_is_unless_weighted(sounds: Path) -> None:
+    assert set(load_datasets(["folder"], sounds).table["weight"]) == {1.0}
+    assert set(load_datasets(["folder"], sounds, "0.5").table["weight"]) == {0.5}
+
+
+@pytest.mark.parametrize("weights", ["1", "1,2,3", "1,", "", "1,no", "1,0", "1,-1", "1,inf", "nan,1"])
+def test_weights_must_be_one_positive_number_for_each(tmp_path: Path, weights: str) -> None:
+    with pytest.raises(DatasetError) as caught:
+        load_datasets(["us8k", "esc50"], tmp_path, weights)
+    assert str(caught.value) == f"--weights {weights}: expected 2 positive numbers, one for each dataset."
+
+
+@pytest.mark.parametrize("names", [["us8k", "us8k"], ["folder", "csv"]])
+def test_a_set_is_mixed_once_and_own_sounds_have_one_place(tmp_path: Path, names: list[str]) -> None:
+    with pytest.raises(DatasetError, match="expected each dataset once"):
+        load_datasets(names, tmp_path)
+
+
+def test_every_name_is_checked_before_anything_is_loaded(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="dataset 'us9k': unknown"):
+        load_datasets(["us8k", "us9k"], tmp_path)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +19,28 @@ import clapkit
 from clapkit.config import Config, TextConfig
 from clapkit.data.datasets import load_manifest
 from clapkit.data.manifest import Manifest
-from clapkit.data.splits import Split, make_split
+from clapkit.data.splits import Split
 from clapkit.errors import CheckpointError, ClapkitError, DatasetError, StorageError
 from clapkit.evaluation.evaluate import evaluate
+from clapkit.evaluation.plots import plot_augmentations
+from clapkit.evaluation.report import write_run_report
+from clapkit.evaluation.run_folder import (
+    CLASSES_FILE,
+    CONFUSION_FILE,
+    CURVES_FILE,
+    HISTORY_FILE,
+    PREDICTIONS_FILE,
+    REPORT_FILE,
+    RUN_FILE,
+    SAMPLES_FILE,
+)
 from clapkit.model import AudioTextModel
+from clapkit.training.batches import TrainingData
+from clapkit.training.plan import plan_run
+from clapkit.training.record import SPLIT_FILE
 from clapkit.training.run import train_and_test
+from clapkit.training.state import TrainingState, save_state
+from clapkit.training.texts import TrainingTexts
 
 CPU = torch.device("cpu")
 
@@ -29,16 +49,41 @@ class Killed(Exception):
     """What ends a run in these tests."""
 
 
-def _killed_after(epoch: int) -> Callable[[str], None]:
-    def report(line: str) -> None:
-        if line.startswith(f"epoch {epoch}/"):
+@contextmanager
+def _killed_after(epoch: int) -> Iterator[None]:
+    """Let the training end right after this epoch was saved."""
+
+    def save_and_die(folder: Path, state: TrainingState, run: str) -> None:
+        save_state(folder, state, run)
+        if len(state.history) >= epoch:
             raise Killed
 
-    return report
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("clapkit.training.loop.save_state", save_and_die)
+        try:
+            yield
+        except Killed:
+            return
+    pytest.fail("the training was not killed")
 
 
 def _full_disk(*_: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_pictures() -> Iterator[None]:
+    """Drawing takes longer than these trainings; one test asks for the pictures."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("plot_augmentations", "write_run_report"):
+            patch.setattr(f"clapkit.training.run.{name}", lambda *_: None)
+        yield
+
+
+@pytest.fixture
+def pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clapkit.training.run.plot_augmentations", plot_augmentations)
+    monkeypatch.setattr("clapkit.training.run.write_run_report", write_run_report)
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +93,13 @@ def manifest(sounds: Path) -> Manifest:
 
 @pytest.fixture(scope="module")
 def split(manifest: Manifest) -> Split:
-    return make_split(manifest, None, 1, 0.2, 0)
+    return plan_run(Config(), manifest, Path("unused")).split
 
 
 @pytest.fixture(scope="module")
-def train(manifest: Manifest, split: Split) -> Callable[..., AudioTextModel]:
+def train(manifest: Manifest) -> Callable[..., AudioTextModel]:
     def run(config: Config, output: Path, **options: object) -> AudioTextModel:
-        return train_and_test(config, manifest, split, output, device=CPU, **options)
+        return train_and_test(plan_run(config, manifest, output), device=CPU, **options)
 
     return run
 
@@ -115,15 +160,15 @@ def uninterrupted(
 def test_a_resumed_run_ends_with_the_same_bits(
     config: Config, uninterrupted: Path, train: Callable[..., AudioTextModel], tmp_path: Path
 ) -> None:
-    with pytest.raises(Killed):
-        train(config, tmp_path / "run", report=_killed_after(1))
+    with _killed_after(1):
+        train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    with pytest.raises(Killed):
-        train(config, tmp_path / "run", resume=True, report=_killed_after(2))
+    with _killed_after(2):
+        train(config, tmp_path / "run", resume=True)
     torch.manual_seed(999)  # a new process has drawn other numbers
     lines: list[str] = []
     train(config, tmp_path / "run", resume=True, report=lines.append)
-    assert any(line == "going on after epoch 2 of 3" for line in lines)
+    assert any(line == "going on after step 2 of 3" for line in lines)
     assert [line[:9] for line in lines if line.startswith("epoch")] == ["epoch 3/3"]
     assert _identical(tmp_path / "run", uninterrupted)
 
@@ -184,8 +229,8 @@ def test_an_existing_checkpoint_is_refused_before_any_work(
 def test_an_unfinished_run_is_not_lost_by_accident(
     quick: Config, train: Callable[..., AudioTextModel], tmp_path: Path
 ) -> None:
-    with pytest.raises(Killed):
-        train(quick, tmp_path / "run", report=_killed_after(1))
+    with _killed_after(1):
+        train(quick, tmp_path / "run")
     with pytest.raises(StorageError, match="unfinished run; add --resume to go on or --overwrite"):
         train(quick, tmp_path / "run")
     train(quick, tmp_path / "run", overwrite=True)
@@ -202,26 +247,35 @@ def test_overwriting_and_resuming_at_once_is_refused(
 def test_resuming_with_other_settings_is_refused(
     quick: Config, train: Callable[..., AudioTextModel], tmp_path: Path
 ) -> None:
-    with pytest.raises(Killed):
-        train(_changed(quick, epochs=2), tmp_path / "run", report=_killed_after(1))
+    with _killed_after(1):
+        train(_changed(quick, epochs=2), tmp_path / "run")
     with pytest.raises(CheckpointError, match="other settings or clips"):
         train(_changed(quick, epochs=2, learning_rate=1e-3), tmp_path / "run", resume=True)
     train(_changed(quick, epochs=2), tmp_path / "run", resume=True)  # the state is still there
 
 
-def test_resuming_with_other_clips_is_refused(quick: Config, manifest: Manifest, split: Split, tmp_path: Path) -> None:
-    with pytest.raises(Killed):
-        train_and_test(quick, manifest, split, tmp_path / "run", device=CPU, report=_killed_after(1))
-    fewer = Split(split.train.iloc[1:], split.test, split.note)
+def test_resuming_with_other_clips_is_refused(quick: Config, manifest: Manifest, tmp_path: Path) -> None:
+    run = plan_run(quick, manifest, tmp_path / "run")
+    with _killed_after(1):
+        train_and_test(run, device=CPU)
+    fewer = replace(run, split=replace(run.split, train=run.split.train.iloc[1:]))
     with pytest.raises(CheckpointError, match="other settings or clips"):
-        train_and_test(quick, manifest, fewer, tmp_path / "run", device=CPU, resume=True)
+        train_and_test(fewer, device=CPU, resume=True)
+
+
+def test_resuming_may_save_more_often(quick: Config, train: Callable[..., AudioTextModel], tmp_path: Path) -> None:
+    with _killed_after(1):
+        train(quick, tmp_path / "run")
+    lines: list[str] = []
+    train(_changed(quick, save_every_s=1.0), tmp_path / "run", resume=True, report=lines.append)
+    assert any(line.startswith("going on") for line in lines)
 
 
 def test_a_damaged_state_is_one_readable_line(
     quick: Config, train: Callable[..., AudioTextModel], tmp_path: Path
 ) -> None:
-    with pytest.raises(Killed):
-        train(quick, tmp_path / "run", report=_killed_after(1))
+    with _killed_after(1):
+        train(quick, tmp_path / "run")
     state = tmp_path / "run.training" / "state.safetensors"
     state.write_bytes(state.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match="damaged") as error:
@@ -251,8 +305,8 @@ def test_overwriting_keeps_the_old_checkpoint_until_the_new_one_is_done(
 ) -> None:
     old = train(quick, tmp_path / "run").embed_audio(sounds / "low" / "0.wav")
     other = _changed(quick, seed=1, epochs=2)
-    with pytest.raises(Killed):
-        train(other, tmp_path / "run", overwrite=True, report=_killed_after(1))
+    with _killed_after(1):
+        train(other, tmp_path / "run", overwrite=True)
     assert np.array_equal(clapkit.load(tmp_path / "run", device="cpu").embed_audio(sounds / "low" / "0.wav"), old)
     train(other, tmp_path / "run", overwrite=True)
     assert clapkit.load(tmp_path / "run", device="cpu").config.train.seed == 1
@@ -271,7 +325,7 @@ def test_a_full_disk_at_the_end_keeps_the_old_checkpoint_and_the_finished_epochs
     assert clapkit.load(tmp_path / "run", device="cpu").config.train.seed == 0
     lines: list[str] = []
     train(other, tmp_path / "run", resume=True, report=lines.append)
-    assert "going on after epoch 1 of 1" in lines
+    assert "going on after step 1 of 1" in lines
     assert clapkit.load(tmp_path / "run", device="cpu").config.train.seed == 1
 
 
@@ -280,8 +334,8 @@ def test_a_killed_overwriting_run_can_be_resumed(
 ) -> None:
     train(quick, tmp_path / "run")
     other = _changed(quick, seed=1, epochs=2)
-    with pytest.raises(Killed):
-        train(other, tmp_path / "run", overwrite=True, report=_killed_after(1))
+    with _killed_after(1):
+        train(other, tmp_path / "run", overwrite=True)
     train(other, tmp_path / "run", resume=True)
     assert clapkit.load(tmp_path / "run", device="cpu").config.train.seed == 1
 
@@ -320,10 +374,140 @@ def test_a_new_tower_cannot_be_frozen(quick: Config, train: Callable[..., AudioT
     assert not list(tmp_path.iterdir())
 
 
-def test_one_clip_is_too_few(quick: Config, manifest: Manifest, split: Split, tmp_path: Path) -> None:
-    alone = Split(split.train.iloc[:1], split.test, split.note)
+def test_one_clip_is_too_few(quick: Config, manifest: Manifest, tmp_path: Path) -> None:
+    run = plan_run(quick, manifest, tmp_path / "run")
+    alone = replace(run, split=replace(run.split, train=run.split.train.iloc[:1]))
     with pytest.raises(DatasetError, match="at least two"):
-        train_and_test(quick, manifest, alone, tmp_path / "run", device=CPU)
+        train_and_test(alone, device=CPU)
+
+
+@pytest.mark.parametrize("watched", [{"patience": 2}, {"schedule": "plateau"}])
+def test_watched_clips_are_never_those_of_the_test(
+    quick: Config, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, watched: dict[str, object]
+) -> None:
+    seen: dict[str, set[int]] = {"training_batch": set(), "validation_batch": set()}
+
+    def watch(place: str, name: str) -> None:
+        module = pytest.importorskip(place)
+        make = getattr(module, name)
+
+        def spy(data: TrainingData, clips: torch.Tensor, *rest: object) -> object:
+            seen[name].update(data.rows[clips].tolist())
+            return make(data, clips, *rest)
+
+        monkeypatch.setattr(module, name, spy)
+
+    watch("clapkit.training.loop", "training_batch")
+    watch("clapkit.training.objective", "validation_batch")
+    run = plan_run(_changed(quick, epochs=4, **watched), manifest, tmp_path / "run")
+    train_and_test(run, device=CPU)
+    split = run.split
+    assert seen["validation_batch"] == set(split.validation.index)
+    assert seen["training_batch"] <= set(split.train.index)
+    assert not set(split.test.index) & (seen["validation_batch"] | seen["training_batch"])
+    sources = [set(part["source"]) for part in (split.train, split.validation, split.test)]
+    assert sum(map(len, sources)) == len(set.union(*sources))
+    assert all(sources)
+
+
+def test_the_test_clips_have_no_say_in_training(quick: Config, manifest: Manifest, tmp_path: Path) -> None:
+    """Without them every bit of the model is the same."""
+    run = plan_run(_changed(quick, epochs=3, patience=1, ema=0.5), manifest, tmp_path / "with")
+    blind = replace(run, split=replace(run.split, test=run.split.test.iloc[:0]), output=tmp_path / "without")
+    tested, untested = train_and_test(run, device=CPU), train_and_test(blind, device=CPU)
+    assert _identical(tmp_path / "with", tmp_path / "without")
+    assert tested.checkpoint.metrics
+    assert not untested.checkpoint.metrics
+
+
+def test_a_random_split_can_be_watched_too(quick: Config, manifest: Manifest, tmp_path: Path) -> None:
+    """Its clips are drawn anyhow, and its result is marked."""
+    config = _changed(quick, patience=1)
+    try:
+        model = train_and_test(plan_run(config, manifest, tmp_path / "run", kind="random"), device=CPU)
+    except ClapkitError:  # to say why not is as good
+        return
+    assert model.checkpoint.training["leaky"]
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [{"contrastive_weight": 0.0, "head_weight": 0.0}, {"contrastive_weight": 0.0, "head": False}],
+)
+def test_nothing_to_minimise_is_one_readable_line(
+    quick: Config, manifest: Manifest, tmp_path: Path, weights: dict[str, object]
+) -> None:
+    has_head = bool(weights.pop("head", True))
+    config = _changed(quick, **weights)
+    config = config.model_copy(update={"model": config.model.model_copy(update={"head": has_head})})
+    with pytest.raises(ClapkitError):
+        train_and_test(plan_run(config, manifest, tmp_path / "run"), device=CPU)
+
+
+@pytest.mark.parametrize("losses", [{"contrastive_weight": 0.0}, {"head_weight": 0.0}, {"contrastive": "sigmoid"}])
+def test_each_loss_alone_trains_and_is_scored_by_what_was_trained(
+    quick: Config, manifest: Manifest, tmp_path: Path, losses: dict[str, object]
+) -> None:
+    model = train_and_test(plan_run(_changed(quick, **losses), manifest, tmp_path / "run"), device=CPU)
+    tasks = {"head", "zeroshot", "retrieval"}
+    tasks -= {"zeroshot", "retrieval"} if losses == {"contrastive_weight": 0.0} else set()
+    tasks -= {"head"} if losses == {"head_weight": 0.0} else set()
+    assert set(model.checkpoint.metrics) == tasks
+    assert clapkit.load(tmp_path / "run", device="cpu").checkpoint.metrics == model.checkpoint.metrics
+
+
+@pytest.mark.usefixtures("pictures")
+def test_the_run_folder_tells_the_whole_story(quick: Config, manifest: Manifest, tmp_path: Path) -> None:
+    run = plan_run(_changed(quick, epochs=2, patience=5), manifest, tmp_path / "run", command="clapkit train ...")
+    lines: list[str] = []
+    train_and_test(run, device=CPU, report=lines.append)
+    names = {file.name for file in run.output.iterdir()}
+    assert names >= {
+        RUN_FILE, REPORT_FILE, HISTORY_FILE, PREDICTIONS_FILE, CURVES_FILE, CONFUSION_FILE, CLASSES_FILE, SAMPLES_FILE,
+        SPLIT_FILE, "metrics.json", "config.yaml", "model.safetensors", "checkpoint.yaml",
+    }  # fmt: skip
+    for picture in (CURVES_FILE, CONFUSION_FILE, CLASSES_FILE, SAMPLES_FILE):
+        assert (run.output / picture).read_bytes()[:4] == b"\x89PNG"
+    record = json.loads((run.output / RUN_FILE).read_text())
+    split = run.split
+    assert record["command"] == "clapkit train ..."
+    assert record["split"] == split.note
+    assert record["seed"] == 0
+    assert record["leaky"] is False
+    assert record["leakage"] in lines
+    parts = {"train": split.train, "validation": split.validation, "test": split.test}
+    assert record["n_clips"] == {name: len(rows) for name, rows in parts.items()}
+    assert torch.__version__.startswith(record["versions"]["torch"])
+    assert record["differences"]["train.patience"] == 5
+    assert record["config"]["train"]["epochs"] == 2
+    cut = pd.read_csv(run.output / SPLIT_FILE)
+    for name, rows in parts.items():
+        assert sorted(cut.loc[cut["part"] == name, "path"]) == sorted(rows["path"])
+        assert sorted(cut.loc[cut["part"] == name, "source"].map(str)) == sorted(rows["source"].map(str))
+    history = pd.read_csv(run.output / HISTORY_FILE)
+    assert history["epoch"].tolist() == [1, 2]
+    assert {"loss", "val_loss", "learning_rate", "seconds"} <= set(history)
+    assert len(pd.read_csv(run.output / PREDICTIONS_FILE)) == len(split.test)
+    assert list(tmp_path.iterdir()) == [run.output]
+
+
+def test_held_out_classes_are_neither_heard_nor_read(
+    quick: Config, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: set[str] = set()
+    draw = TrainingTexts.__init__
+
+    def watch(self: TrainingTexts, *arguments: object) -> None:
+        draw(self, *arguments)
+        read.update(self.texts)
+
+    monkeypatch.setattr(TrainingTexts, "__init__", watch)
+    run = plan_run(_changed(quick, patience=3), manifest, tmp_path / "run", hold_out="high")
+    model = train_and_test(run, device=CPU)
+    assert read
+    assert not [text for text in read if "high" in text]
+    assert "high" not in set(run.split.train["label"]) | set(run.split.validation["label"])
+    assert "generalised" in model.checkpoint.metrics["zeroshot"]
 
 
 @pytest.fixture
@@ -336,7 +520,7 @@ def captions(sounds: Path, tmp_path: Path) -> Manifest:
 
 
 def test_captions_alone_can_be_trained_on(quick: Config, captions: Manifest, sounds: Path, tmp_path: Path) -> None:
-    train_and_test(quick, captions, make_split(captions, None, 1, 0.2, 0), tmp_path / "run", device=CPU)
+    train_and_test(plan_run(quick, captions, tmp_path / "run"), device=CPU)
     model = clapkit.load(tmp_path / "run", device="cpu")
     assert (model.labels, model.clap.head, model.checkpoint.metrics) == ([], None, {})
     scores = model.zeroshot(sounds / "low" / "0.wav", ["a low tone", "a high tone"])
@@ -346,8 +530,7 @@ def test_captions_alone_can_be_trained_on(quick: Config, captions: Manifest, sou
 def test_a_model_of_captions_says_that_it_has_no_head(
     quick: Config, captions: Manifest, sounds: Path, tmp_path: Path
 ) -> None:
-    split = make_split(captions, None, 1, 0.2, 0)
-    model = train_and_test(quick, captions, split, tmp_path / "run", device=CPU)
+    model = train_and_test(plan_run(quick, captions, tmp_path / "run"), device=CPU)
     with pytest.raises(ClapkitError, match="no linear head"):
         model.classify(sounds / "low" / "0.wav")
 
@@ -369,6 +552,6 @@ def test_training_tells_three_tones_apart(
     calm = _changed(tiny_config, epochs=30, batch_size=5)
     calm = calm.model_copy(update={"augment": calm.augment.model_copy(update={"mixup": 0.0})})
     model = train(calm, tmp_path / "run")
-    results = evaluate(model, "folder", manifest.table, list(manifest.labels), ["head", "zeroshot"])
-    assert results["head"]["accuracy"] == 1.0
+    results = evaluate(model, "folder", manifest.table, list(manifest.labels), ["head", "zeroshot"]).figures
+    assert results["head"]["accuracy"] > 0.9
     assert results["zeroshot"]["accuracy"] > 0.5  # chance is 1/3
