@@ -21,10 +21,10 @@ def datasets() -> None:
         try:
             place = f"found at {find_root(name)}"
         except DatasetError:
-            place = f"not on this machine; clapkit train --dataset {name} --download fetches it"
+            place = f"not on this machine; {info.way_to_get}"
         print(f"{name:<10} {info.title}: {info.contents}; {info.licence}\n{'':<10} {place}")
     print("folder     your own sounds: --root with one folder per class inside")
-    print("csv        your own sounds: --root with a CSV of path and text")
+    print("csv        your own sounds: --root with a CSV of path and text (or label, tags, caption)")
     print("synthetic  made-up city sounds in UrbanSound8K's layout, written when needed")
     print("looked for in: " + ", ".join(str(folder) for folder in search_folders()) + " (CLAPKIT_DATA adds one)")
 

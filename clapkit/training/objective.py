@@ -60,9 +60,8 @@ def validate(clap: CLAP, data: TrainingData, device: torch.device) -> dict[str, 
     was_training = clap.training
     clap.eval()
     config, loss, n_right = clap.config, 0.0, 0
-    order = torch.randperm(
-        len(data), generator=seeded_generator(0, "validation", 0)
-    )  # a batch of one class says little
+    generator = seeded_generator(0, "validation", 0)  # mixed, for a batch of one class says little
+    order = torch.randperm(len(data), generator=generator)
     for clips in order.split(config.train.batch_size):
         batch = validation_batch(data, clips, config, device)
         outputs = clap(batch.log_mel, batch.n_valid_frames, batch.text)

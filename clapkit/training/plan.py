@@ -10,7 +10,7 @@ from clapkit.data.datasets import PUBLISHED
 from clapkit.data.hold_out import hold_out_classes, read_hold_out
 from clapkit.data.manifest import Manifest
 from clapkit.data.splits import make_split
-from clapkit.errors import ClapkitError
+from clapkit.errors import ClapkitError, DatasetError
 from clapkit.training.run import Run
 
 
@@ -51,7 +51,14 @@ def plan_run(
     if hold_out is None:
         return Run(config, manifest, split, output, command=command)
     held_out = hold_out_classes(read_hold_out(hold_out, manifest))
-    note = f"{split.note}; never heard nor named in training: {', '.join(held_out.labels)}"
     train, validation = held_out.without(split.train), held_out.without(split.validation)
+    if len(train) < 2 or (watched and validation.empty):
+        raise DatasetError(
+            f"--hold-out-classes {hold_out}: leaves too few clips to train on and to watch; hold out fewer."
+        )
+    n_left_out = len(split.train) - len(train)
+    note = (
+        f"{split.note}; never heard nor named in training: {', '.join(held_out.labels)} ({n_left_out} clips left out)"
+    )
     split = replace(split, train=train, validation=validation, note=note)
     return Run(config, manifest, split, output, held_out.labels, held_out.texts_of, command)

@@ -186,9 +186,8 @@ def _check_rows_and_losses(split: Split, config: Config) -> None:
             "give one of the losses a weight."
         )
     rows = pd.concat([split.train, split.validation])
-    textless = rows[
-        rows["label"].isna() & ~rows["tags"].map(bool, na_action="ignore").eq(True) & rows["caption"].isna()
-    ]
+    has_tags = rows["tags"].map(lambda tags: isinstance(tags, tuple) and len(tags) > 0).astype(bool)
+    textless = rows[rows["label"].isna() & rows["caption"].isna() & ~has_tags]
     if len(textless):
         raise DatasetError(
             f"{len(textless)} training clips have neither label, tags nor caption, such as {textless['path'].iloc[0]}; "
