@@ -114,6 +114,7 @@ class TrainConfig(Section):
 
     epochs: int = Field(24, ge=1)
     batch_size: int = Field(16, ge=2, description="clips that are contrasted with one another, over all processes")
+    balance: float = Field(0.0, ge=0, le=1, description="0: clips count alike; 1: recordings do; 0.5: in between")
     accumulate: int = Field(1, ge=1, description="batches whose gradients are averaged for one optimizer step")
     optimizer: Literal["adamw", "adam", "rmsprop", "sgd"] = "adamw"
     momentum: float = Field(0.9, ge=0, lt=1, description="sgd only")

@@ -82,7 +82,7 @@ def describe_run(record: Mapping[str, Any]) -> list[str]:
     facts = {
         "data": record.get("split"),
         "clips": n_clips,
-        "leakage check": f"{LEAKY}, {leakage}" if record.get("leaky") else leakage,
+        "leakage check": f"{LEAKY}: {leakage}" if record.get("leaky") else leakage,
         "seed": record.get("seed"),
         "time": f"{record['seconds']:.0f} s on {record.get('device')}" if "seconds" in record else None,
         "settings that are not the defaults": settings or "none",

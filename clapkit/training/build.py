@@ -85,11 +85,29 @@ def make_data(
     backgrounds: LogMelStore | None = None,
 ) -> TrainingData:  # fmt: skip
     """Bring rows of a manifest into the form that the loop reads."""
+    weights = drawing_weights(rows, network.clap.config.train.balance)
     vectors = None if network.tower is None else encode_all(network.tower, texts.texts)
     return TrainingData(
-        log_mels, torch.tensor(rows.index.to_numpy()), torch.tensor(rows["weight"].to_numpy(dtype=np.float32)),
-        texts, vectors, label_targets(rows, labels), backgrounds,
+        log_mels, torch.tensor(rows.index.to_numpy()), weights, texts, vectors, label_targets(rows, labels), backgrounds,
     )  # fmt: skip
+
+
+def drawing_weights(rows: pd.DataFrame, balance: float) -> Tensor:
+    """How often each clip is drawn in an epoch: ``weight · n^-balance`` for a recording of n clips.
+
+    The epoch keeps its length: the weights' mean is that of the rows.
+
+    Args:
+        rows: of a manifest.
+        balance: 0 for clips as they are, 1 for every recording as often as any other.
+
+    Returns:
+        ``(n_clips,)`` float32.
+    """
+    given = rows["weight"].to_numpy(dtype=np.float64)
+    n_clips = rows.groupby("source")["source"].transform("size").to_numpy(dtype=np.float64)
+    weights = given * n_clips**-balance
+    return torch.tensor(weights * given.sum() / weights.sum(), dtype=torch.float32)
 
 
 def label_targets(rows: pd.DataFrame, labels: tuple[str, ...]) -> Tensor:
