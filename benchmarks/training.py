@@ -2,8 +2,8 @@
 
     python benchmarks/training.py [--root DIR_WITH_UrbanSound8K] [--threads 2] [--device cpu|cuda] [--part a|b|c|memory]
 
-Without --root the synthetic set is used. Each figure is the median of interleaved repetitions, so that whatever else the
-machine does touches both sides alike.
+Without --root the synthetic set is used. Each figure is the median of interleaved repetitions, so that whatever else
+the machine does touches both sides alike.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -123,7 +124,7 @@ def steps_against_random_tensors(table: pd.DataFrame, device: torch.device) -> N
         random = replace(trainer.data, log_mels=RandomPictures(trainer.config, len(table), device))
         real_s, random_s = [], []
         for number in range(n_rounds + 2):
-            times = [trainer.seconds(lambda data=data: trainer.step(data)) for data in (trainer.data, random)]
+            times = [trainer.seconds(partial(trainer.step, data)) for data in (trainer.data, random)]
             if number >= 2:  # the first ones warm up
                 real_s.append(times[0])
                 random_s.append(times[1])
@@ -185,7 +186,7 @@ def _child(arguments: argparse.Namespace, launcher: list[str], task: str) -> str
     command = [sys.executable, *launcher, str(HERE), "--child", task, "--threads", "1", "--device", arguments.device]
     command += ["--root", str(arguments.root)] if arguments.root else []
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    printed = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+    printed = subprocess.run(command, check=True, capture_output=True, text=True, env=environment, timeout=300).stdout
     return re.findall(r"result ([\d.]+)", printed)[-1]
 
 
@@ -200,7 +201,7 @@ def child(task: str, table: pd.DataFrame, device: torch.device) -> None:
         return
     copies = int(task.removeprefix("memory:"))
     peak = PeakMemory()
-    shifted = [table.assign(start_s=0.01 * number) for number in range(copies)]  # other spans are other clips
+    shifted = [table.assign(start_s=0.001 * number) for number in range(copies)]  # other spans are other clips
     long_enough = pd.concat(shifted, ignore_index=True)
     trainer = Trainer(settings("cnn4"), long_enough, device)
     for _ in range(40):
@@ -213,7 +214,7 @@ class PeakMemory:
 
     def __init__(self) -> None:
         self._peak_kb, self._running = 0, True
-        self._thread = threading.Thread(target=self._watch)
+        self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 
     def _watch(self) -> None:

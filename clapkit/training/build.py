@@ -88,7 +88,8 @@ def make_data(
     weights = drawing_weights(rows, network.clap.config.train.balance)
     vectors = None if network.tower is None else encode_all(network.tower, texts.texts)
     return TrainingData(
-        log_mels, torch.tensor(rows.index.to_numpy()), weights, texts, vectors, label_targets(rows, labels), backgrounds,
+        log_mels, torch.tensor(rows.index.to_numpy()), weights, texts, vectors, label_targets(rows, labels),
+        backgrounds,
     )  # fmt: skip
 
 
