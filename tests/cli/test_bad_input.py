@@ -404,3 +404,26 @@ def test_training_names_the_clip_that_it_cannot_use(cli: Callable, sounds: Path,
     result = cli("train", "--dataset", "folder", "--root", copy, "--output", "run", "--set", "text.name=bert-small")
     _check_refused(result, "cannot be decoded")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (("--folds", "all", "--test-fold", "1"), ("--folds", "--test-fold")),
+        (("--folds", "all"), ("needs two folds",)),
+        (("--split", "random", "--folds", "all"), ("--split random",)),
+        (("--val-fold", "2"), ("--val-fold 2", "train.patience")),
+        (("--hold-out-classes", "lwo"), ("'lwo'", "did you mean 'low'")),
+        (("--hold-out-classes", "low,middle"), ("fewer than two classes",)),
+        (("--weights", "1,2"), ("--weights 1,2", "1 positive number")),
+        (("--overwrite", "--resume"), ("--overwrite", "--resume")),
+    ],
+)
+def test_training_options_that_make_no_sense(
+    cli: Callable, sounds: Path, words: tuple[str, ...], parts: tuple[str, ...]
+) -> None:
+    _check_refused(_train(cli, sounds, *words), *parts)
+
+
+def test_runs_that_are_none_cannot_be_compared(cli: Callable, tmp_path: Path) -> None:
+    _check_refused(cli("compare", tmp_path), str(tmp_path), "no finished run")
