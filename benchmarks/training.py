@@ -2,8 +2,9 @@
 
     python benchmarks/training.py [--root DIR_WITH_UrbanSound8K] [--threads 2] [--device cpu|cuda] [--part a|b|c|memory]
 
-Without --root the synthetic set is used. Each figure is the median of interleaved repetitions, so that whatever else
-the machine does touches both sides alike.
+Without --root the synthetic set is used. (a) interleaves two kinds of step and compares medians: both draw, augment,
+run the towers forward and backward, clip and update; one takes its pictures from the cache, the other finds the same
+random pictures on the device. In (b) the thesis's loader and the first epoch run once each, later epochs five times.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,90 +26,22 @@ from statistics import median
 
 import numpy as np
 import pandas as pd
+import soundfile
 import torch
 from thesis_loader import ThesisClips
 from torch.utils.data import DataLoader
+from training_step import BATCH_SIZE, RandomPictures, Trainer, seconds, settings, wait
 
-from clapkit.config import Config, load_config
 from clapkit.data.cache import open_waveforms
 from clapkit.data.datasets import load_manifest
 from clapkit.data.log_mels import open_log_mels
 from clapkit.device import training_dtype
-from clapkit.training.batches import TrainingData, n_window_frames, seeded_generator, training_batch
-from clapkit.training.build import build_network, freeze_unused, make_data
-from clapkit.training.objective import batch_losses, total_loss
-from clapkit.training.optimizers import make_optimizer
-from clapkit.training.processes import is_main_process, make_accelerator, own_slice, with_global_statistics
+from clapkit.training.batches import TrainingData, seeded_generator, training_batch
+from clapkit.training.processes import is_main_process
 from clapkit.training.texts import TrainingTexts
 
-BATCH_SIZE = 32
 N_CLIPS = 400
 HERE = Path(__file__).resolve()
-
-
-class RandomPictures:
-    """Stands in for a store: the same random pictures, already on the device, for any clips."""
-
-    def __init__(self, config: Config, n_clips: int, device: torch.device) -> None:
-        audio = config.audio
-        shape = (BATCH_SIZE, audio.n_channels, audio.n_mels, n_window_frames(audio))
-        self.pictures = torch.randn(shape, device=device)
-        self.n_valid_frames = torch.full((BATCH_SIZE,), shape[-1], device=device)
-        self.n_frames = torch.full((n_clips,), shape[-1])
-
-    def gather(self, *_: object) -> tuple[torch.Tensor, torch.Tensor]:
-        """The same batch each time."""
-        return self.pictures, self.n_valid_frames
-
-
-class Trainer:
-    """Everything that one training step needs."""
-
-    def __init__(self, config: Config, table: pd.DataFrame, device: torch.device) -> None:
-        self.config, self.device = config, device
-        self.accelerator = make_accelerator(device, training_dtype(device, config.train.precision))
-        labels = tuple(dict.fromkeys(table["label"]))
-        torch.manual_seed(0)
-        texts = TrainingTexts(table)
-        network = build_network(config, labels, texts.texts)
-        store = open_log_mels(open_waveforms(table, config.audio), config.audio, device).to_device(device)
-        self.data = make_data(table, labels, texts, network, store)
-        clap = network.clap.to(device)
-        freeze_unused(clap)
-        if self.accelerator.num_processes > 1:
-            with_global_statistics(clap)
-        self.optimizer = make_optimizer(clap, config)
-        self.model = self.accelerator.prepare(clap).train()
-        self.n_steps = 0
-
-    def step(self, data: TrainingData) -> None:
-        """Draw, augment, both towers, backward, clip, update."""
-        self.n_steps += 1
-        generator = seeded_generator(0, "batch", self.n_steps)
-        clips = torch.randperm(len(data), generator=generator)[:BATCH_SIZE]
-        own = own_slice(BATCH_SIZE, self.accelerator)
-        batch = training_batch(data, clips, self.config, generator, own, self.device)
-        self.accelerator.backward(total_loss(batch_losses(self.model, self.config, batch), self.config))
-        self.accelerator.clip_grad_norm_(self.model.parameters(), 5.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-
-    def seconds(self, work: Callable[[], None]) -> float:
-        """Time of some work, with the device's queue empty before and after."""
-        self._wait()
-        start = time.perf_counter()
-        work()
-        self._wait()
-        return time.perf_counter() - start
-
-    def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-
-
-def settings(encoder: str) -> Config:
-    """The defaults with one tower."""
-    return load_config([], [f"encoder.name={encoder}", f"train.batch_size={BATCH_SIZE}"])
 
 
 def show(what: str, ratio: float, limit: float, detail: str) -> None:
@@ -119,16 +52,15 @@ def show(what: str, ratio: float, limit: float, detail: str) -> None:
 
 def steps_against_random_tensors(table: pd.DataFrame, device: torch.device) -> None:
     """(a) A step on cached clips against the same step on tensors that lie on the device."""
-    for encoder, n_rounds in (("rescnn", 12), ("cnn4", 60)):
+    for encoder, n_rounds in (("rescnn", 30), ("cnn4", 60)):
         trainer = Trainer(settings(encoder), table, device)
         random = replace(trainer.data, log_mels=RandomPictures(trainer.config, len(table), device))
         real_s, random_s = [], []
         for number in range(n_rounds + 2):
-            times = [trainer.seconds(partial(trainer.step, data)) for data in (trainer.data, random)]
-            if number >= 2:  # the first ones warm up
-                real_s.append(times[0])
-                random_s.append(times[1])
-        rates = [BATCH_SIZE / median(each) for each in (real_s, random_s)]
+            kinds = [(trainer.data, real_s), (random, random_s)]
+            for data, times in kinds if number % 2 else reversed(kinds):
+                times.append(seconds(partial(trainer.step, data), device))
+        rates = [BATCH_SIZE / median(each[2:]) for each in (real_s, random_s)]  # the first ones warm up
         show(f"(a) {encoder}: step on cached clips ÷ limit", rates[0] / rates[1], 0.95,
              f"{rates[0]:.0f} against {rates[1]:.0f} clips/s")  # fmt: skip
 
@@ -148,7 +80,6 @@ def pipeline_against_the_thesis(table: pd.DataFrame, device: torch.device, n_thr
 
     with tempfile.TemporaryDirectory() as cache:
         before, os.environ["CLAPKIT_CACHE"] = os.environ.get("CLAPKIT_CACHE"), cache
-        preparing = Trainer(config, table[:BATCH_SIZE], device)  # the towers are no part of the pipeline
         start = time.perf_counter()
         store = open_log_mels(open_waveforms(table, config.audio), config.audio, device).to_device(device)
         texts = TrainingTexts(table)
@@ -157,9 +88,9 @@ def pipeline_against_the_thesis(table: pd.DataFrame, device: torch.device, n_thr
             torch.zeros(len(texts.texts), 1), torch.zeros(len(table), 1),
         )  # fmt: skip
         epoch(data)
-        preparing._wait()
+        wait(device)
         first = len(table) / (time.perf_counter() - start)
-        later = len(table) / median(preparing.seconds(lambda: epoch(data)) for _ in range(5))
+        later = len(table) / median(seconds(partial(epoch, data), device) for _ in range(5))
         os.environ.pop("CLAPKIT_CACHE") if before is None else os.environ.update(CLAPKIT_CACHE=before)
     on_gpu = device.type == "cuda"
     show("(b) first epoch ÷ thesis loader", first / thesis, 1.5, f"{first:.0f} against {thesis:.0f} clips/s")
@@ -195,7 +126,7 @@ def child(task: str, table: pd.DataFrame, device: torch.device) -> None:
     if task == "throughput":
         trainer = Trainer(settings("rescnn"), table, device)
         trainer.step(trainer.data)
-        times = [trainer.seconds(lambda: trainer.step(trainer.data)) for _ in range(8)]
+        times = [seconds(partial(trainer.step, trainer.data), device) for _ in range(8)]
         if is_main_process():
             print(f"result {BATCH_SIZE / median(times)}")
         return
@@ -238,6 +169,12 @@ def machine(device: torch.device, n_threads: int) -> str:
     return f"{name}, {n_threads} threads, {dtype}, torch {torch.__version__}, Python {platform.python_version()}"
 
 
+def file_kinds(table: pd.DataFrame) -> str:
+    """Rates and channels of the files, on which (b) depends."""
+    kinds = Counter((info.samplerate, info.channels) for info in map(soundfile.info, table["path"]))
+    return ", ".join(f"{count} at {rate} Hz × {channels}" for (rate, channels), count in kinds.most_common(3))
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -256,8 +193,9 @@ def main() -> None:
         child(arguments.child, table, device)
         return
     if hasattr(os, "sched_setaffinity") and device.type == "cpu":
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])
-    print(f"{machine(device, arguments.threads)}\n{N_CLIPS} clips of {manifest.dataset}, batches of {BATCH_SIZE}")
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: max(arguments.threads, 2)])  # (c) needs two
+    print(machine(device, arguments.threads))
+    print(f"{N_CLIPS} clips of {manifest.dataset} ({file_kinds(table)}), batches of {BATCH_SIZE}")
     if arguments.part in ("a", "all"):
         steps_against_random_tensors(table, device)
     if arguments.part in ("b", "all"):

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from clapkit import progress
 from clapkit.cli.output import note, print_json, typed_command
+from clapkit.errors import ClapkitError
 
 Flag = Annotated[bool, Parameter(negative="")]
 
@@ -25,7 +26,7 @@ def sweep(
         configs: YAML files of experiments, or folders of them, such as configs/thesis.
         root: the parent folder of the datasets; left out, CLAPKIT_DATA and the cache are searched.
         folds: all, or fold numbers such as 1,2,3.
-        epochs: shorter trainings of the experiments than their files say.
+        epochs: the most that an experiment is trained; the defaults keep theirs.
         defaults: run clapkit's default for each dataset too.
         set_: one setting for every experiment, such as train.seed=1; may be repeated.
         output: a folder for each experiment, and the table.
@@ -39,9 +40,10 @@ def sweep(
     from clapkit.training.sweep import read_experiments, run_sweep, sweep_lines
 
     progress.show_progress(progress.is_visible() and is_main_process())
+    if epochs is not None and epochs < 1:
+        raise ClapkitError(f"--epochs {epochs}: expected at least 1.")
     overrides = set_ or []
-    shorter = [f"train.epochs={epochs}"] if epochs is not None else []
-    experiments = read_experiments(list(configs), [*overrides, *shorter])
+    experiments = read_experiments(list(configs), overrides, epochs)
     try:
         table = run_sweep(
             experiments, root, output, folds=folds, with_defaults=defaults, overrides=overrides,

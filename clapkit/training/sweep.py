@@ -35,12 +35,13 @@ class Experiment:
     config: Config
 
 
-def read_experiments(paths: list[Path], overrides: list[str]) -> list[Experiment]:
+def read_experiments(paths: list[Path], overrides: list[str], most_epochs: int | None = None) -> list[Experiment]:
     """Experiments from YAML files and folders of them; files whose name begins with ``_`` are parts of others.
 
     Args:
         paths: files and folders.
         overrides: ``section.key=value`` for all of them.
+        most_epochs: longer trainings are cut to so many.
 
     Raises:
         ConfigError: none found, a file is wrong, or it names no dataset.
@@ -57,7 +58,13 @@ def read_experiments(paths: list[Path], overrides: list[str]) -> list[Experiment
     for file, experiment in zip(files, experiments, strict=True):
         if not experiment.config.experiment.dataset:
             raise ConfigError(f"{file}: names no experiment.dataset; expected us8k or esc50, for example.")
-    return experiments
+    return experiments if most_epochs is None else [_shortened(each, most_epochs) for each in experiments]
+
+
+def _shortened(experiment: Experiment, most_epochs: int) -> Experiment:
+    config = experiment.config
+    train = config.train.model_copy(update={"epochs": min(config.train.epochs, most_epochs)})
+    return Experiment(experiment.name, config.model_copy(update={"train": train}))
 
 
 def run_sweep(

@@ -128,6 +128,13 @@ def test_experiments_are_read_without_their_common_part(tmp_path: Path) -> None:
     assert found[1].config.experiment.title == "second"
 
 
+def test_a_sweep_cuts_long_trainings_and_lengthens_none(tmp_path: Path) -> None:
+    for name, epochs in (("short", 10), ("long", 100)):
+        (tmp_path / f"{name}.yaml").write_text(f"train: {{epochs: {epochs}}}\nexperiment: {{dataset: us8k}}\n")
+    found = sweep.read_experiments([tmp_path], [], most_epochs=30)
+    assert {each.name: each.config.train.epochs for each in found} == {"short": 10, "long": 30}
+
+
 def test_experiments_that_cannot_be_run_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds no YAML file"):
         sweep.read_experiments([tmp_path], [])
