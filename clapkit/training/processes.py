@@ -105,17 +105,18 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
         """``(n_own, n_channels, height, width)`` → the same shape."""
         if not self.training:
             return super().forward(features)
+        own_variance, own_mean = torch.var_mean(features, dim=(0, 2, 3), correction=0)
         n_processes = dist.get_world_size()
-        mean = _Sum.apply(features.mean(dim=(0, 2, 3))) / n_processes
-        centred = features - mean[None, :, None, None]
-        variance = _Sum.apply(centred.square().mean(dim=(0, 2, 3))) / n_processes
+        moments = _Sum.apply(torch.stack([own_mean, own_variance + own_mean.square()])) / n_processes
+        mean, variance = moments[0], (moments[1] - moments[0].square()).clamp_min(0)
         with torch.no_grad():
             n_values = features.numel() / features.shape[1] * n_processes
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * n_values / max(n_values - 1, 1), self.momentum)
             self.num_batches_tracked += 1
         factor = self.weight * torch.rsqrt(variance + self.eps)
-        return centred * factor[None, :, None, None] + self.bias[None, :, None, None]
+        shift = self.bias - mean * factor
+        return torch.addcmul(shift[None, :, None, None], features, factor[None, :, None, None])
 
 
 def with_global_statistics(module: nn.Module) -> nn.Module:
