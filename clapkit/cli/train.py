@@ -66,7 +66,7 @@ def train(
     overrides = (set_ or []) + [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
     names = dataset.split(",")
     output = output or Path("runs") / "+".join(names)
-    _check_options(folds, test_fold, split)
+    _check_options(folds, test_fold, split, names[0])
     settings = load_config([config or preset(check_name(names[0]))], overrides)
     manifest = load_datasets(names, root, weights, download=download)
 
@@ -103,7 +103,9 @@ def train(
     print(f"saved {output}: look at {output / 'report.md'}; try: {tried}")
 
 
-def _check_options(folds: str | None, test_fold: int | None, split: str) -> None:
+def _check_options(folds: str | None, test_fold: int | None, split: str, dataset: str) -> None:
+    if folds is not None and dataset == "fsd50k":
+        raise ClapkitError("--folds: FSD50K has no folds but train, val and eval; leave it out to test on eval.")
     if folds is not None and test_fold is not None:
         raise ClapkitError("--folds tests every fold and --test-fold one; give only one of them.")
     if split == "random" and (folds is not None or test_fold is not None):
