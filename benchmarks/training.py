@@ -35,7 +35,7 @@ from training_step import BATCH_SIZE, RandomPictures, Trainer, seconds, settings
 from clapkit.data.cache import open_waveforms
 from clapkit.data.datasets import load_manifest
 from clapkit.data.log_mels import open_log_mels
-from clapkit.device import training_dtype
+from clapkit.device import choose_dtype
 from clapkit.training.batches import TrainingData, seeded_generator, training_batch
 from clapkit.training.processes import is_main_process
 from clapkit.training.texts import TrainingTexts
@@ -165,7 +165,7 @@ def machine(device: torch.device, n_threads: int) -> str:
     """What the figures were measured on."""
     cpu = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu.group(1) if cpu else platform.machine()
-    dtype = str(training_dtype(device, "auto")).removeprefix("torch.")
+    dtype = str(choose_dtype(device, "auto")).removeprefix("torch.")
     return f"{name}, {n_threads} threads, {dtype}, torch {torch.__version__}, Python {platform.python_version()}"
 
 

@@ -8,11 +8,12 @@ from collections.abc import Callable
 import pandas as pd
 import torch
 
+from clapkit.audio.windows import n_window_frames
 from clapkit.config import Config, load_config
 from clapkit.data.cache import open_waveforms
 from clapkit.data.log_mels import open_log_mels
-from clapkit.device import training_dtype
-from clapkit.training.batches import TrainingData, n_window_frames, seeded_generator, training_batch
+from clapkit.device import choose_dtype
+from clapkit.training.batches import TrainingData, seeded_generator, training_batch
 from clapkit.training.build import build_network, freeze_unused, make_data
 from clapkit.training.objective import batch_losses, total_loss
 from clapkit.training.optimizers import make_optimizer
@@ -42,7 +43,7 @@ class Trainer:
 
     def __init__(self, config: Config, table: pd.DataFrame, device: torch.device) -> None:
         self.config, self.device = config, device
-        self.accelerator = make_accelerator(device, training_dtype(device, config.train.precision))
+        self.accelerator = make_accelerator(device, choose_dtype(device, config.train.precision))
         labels = tuple(dict.fromkeys(table["label"]))
         torch.manual_seed(0)
         texts = TrainingTexts(table)

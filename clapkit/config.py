@@ -15,6 +15,8 @@ from clapkit.resources import shipped_folder
 
 NEW_TOWERS = ("bert-small", "gpt2-small")
 """Text towers that start from scratch."""
+NO_TEXT_TOWER = "none"
+"""Name of the text tower of a model that reads no text, such as clapcap, which only writes it."""
 
 
 class Section(BaseModel):
@@ -43,13 +45,22 @@ class AudioConfig(Section):
     f_max_hz: float | None = Field(None, gt=0, description="None: half the sample rate")
     mel_scale: Literal["slaney", "htk"] = "slaney"
     mel_norm: Literal["slaney"] | None = "slaney"
+    filter_rate_hz: int | None = Field(
+        None, ge=1_000, description="Hz that the mel filters are made for; None: sample_rate (msclap-2023 differs)"
+    )
+    padding: Literal["zero", "repeat", "repeatpad"] = Field(
+        "zero", description="of short clips: zeros kept out of the result; repeated and cut; whole repeats, then zeros"
+    )
+    fused_s: float | None = Field(
+        None, gt=0, le=600, description="seconds that LAION's fused tower hears as one picture; None: not that tower"
+    )
     top_db: float | None = Field(None, gt=0, description="dB below a window's maximum that are kept; None: all")
     mean_db: float = Field(-30.0, description="dB; fixed normalisation (near UrbanSound8K's mean), never of a batch")
     std_db: float = Field(20.0, gt=0, description="dB")
 
     @model_validator(mode="after")
     def _settings_fit_together(self) -> AudioConfig:
-        nyquist_hz = self.sample_rate / 2
+        nyquist_hz = (self.filter_rate_hz or self.sample_rate) / 2
         top_hz = nyquist_hz if self.f_max_hz is None else self.f_max_hz
         if not self.f_min_hz < top_hz <= nyquist_hz:
             raise ValueError(
@@ -57,22 +68,37 @@ class AudioConfig(Section):
             )
         if self.window_s * self.sample_rate < self.n_fft:
             raise ValueError(f"window_s={self.window_s:g} is shorter than n_fft={self.n_fft} samples")
+        if self.fused_s is not None and not (self.fused_s > self.window_s and self.n_channels == 1):
+            raise ValueError(f"fused_s={self.fused_s:g} must exceed window_s={self.window_s:g}, with n_channels=1")
         return self
 
 
 class EncoderConfig(Section):
     """The audio tower."""
 
-    name: Literal["rescnn", "cnn14", "cnn4"] = "rescnn"
-    width: int = Field(24, ge=4, description="channels of rescnn's first stage; the last has eight times as many")
+    name: Literal["rescnn", "cnn14", "cnn4", "htsat", "resnet18"] = "rescnn"
+    width: int = Field(24, ge=4, description="rescnn, htsat: channels of the first stage; the last has 8 times as many")
+    depths: tuple[int, ...] = Field((2, 2, 6, 2), min_length=1, description="htsat: blocks of each stage")
+    n_heads: tuple[int, ...] = Field((4, 8, 16, 32), min_length=1, description="htsat: attention heads of each stage")
     dropout: float = Field(0.2, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> EncoderConfig:
+        if self.name != "htsat":
+            return self
+        widths = [self.width * 2**stage for stage in range(len(self.depths))]
+        if len(self.n_heads) != len(self.depths) or any(w % n for w, n in zip(widths, self.n_heads, strict=True)):
+            raise ValueError(f"n_heads={self.n_heads} must divide htsat's stages of {widths} channels")
+        return self
 
 
 class TextConfig(Section):
     """The text tower."""
 
-    name: str = Field("minilm", description="minilm, bert-small, gpt2-small, a Hub id, or a folder")
-    pooling: Literal["auto", "cls", "mean", "last"] = Field("auto", description="auto: mean for MiniLM, last for GPT-2")
+    name: str = Field("minilm", description="minilm, bert-small, gpt2-small, a Hub id, a folder, or none")
+    pooling: Literal["auto", "cls", "mean", "last", "pooler", "projection", "msclap_gpt2"] = Field(
+        "auto", description="auto: mean for MiniLM, last for GPT-2, projection for CLIP; pooler as LAION reads RoBERTa"
+    )
     context_length: int = Field(64, ge=4, description="tokens kept of one text")
     trainable: bool | None = Field(None, description="None: a pretrained tower is frozen, a new one is trained")
     hidden_size: int = Field(128, ge=8, description="new towers only (bert-small, gpt2-small)")
@@ -87,6 +113,13 @@ class ModelConfig(Section):
     """The shared space."""
 
     embed_dim: int = Field(256, ge=2)
+    projection: Literal["residual", "mlp", "linear"] = Field(
+        "residual", description="from a tower to the shared space, as in msclap, in LAION's CLAP, or a single matrix"
+    )
+    text_projection: Literal["same", "none"] = Field(
+        "same", description="none: the text tower's vectors are the shared space, as in Wav2CLIP"
+    )
+    text_logit_scale: bool = Field(False, description="a temperature of its own from text to sound, as in LAION's CLAP")
     head: bool = Field(True, description="a linear classifier beside the shared space")
     multilabel: bool = Field(False, description="each of its labels is a yes or no; set for clips with several labels")
     projection_dropout: float = Field(0.1, ge=0, lt=1)
@@ -112,6 +145,9 @@ class AugmentConfig(Section):
 class TrainConfig(Section):
     """Optimisation."""
 
+    start_from: str | None = Field(
+        None, description="checkpoint whose towers are trained further: a folder, file or published name"
+    )
     epochs: int = Field(24, ge=1)
     batch_size: int = Field(16, ge=2, description="clips that are contrasted with one another, over all processes")
     balance: float = Field(0.0, ge=0, le=1, description="0: clips count alike; 1: recordings do; 0.5: in between")

@@ -32,8 +32,14 @@ def describe_device(device: torch.device) -> str:
     return f"{device} ({torch.get_num_threads()} threads)"
 
 
-def training_dtype(device: torch.device, precision: str) -> torch.dtype:
-    """``auto`` is bfloat16 where the hardware multiplies it natively, else float32."""
+def choose_dtype(device: torch.device, precision: str) -> torch.dtype:
+    """``auto`` is bfloat16 where the hardware multiplies it natively, else float32.
+
+    Raises:
+        ClapkitError: the precision is none of ``auto``, ``float32`` and ``bf16``.
+    """
+    if precision not in ("auto", "float32", "bf16"):
+        raise ClapkitError(f"precision '{precision}': unknown; use float32, bf16 or auto.")
     if precision == "auto":
         if device.type == "cuda":
             native = torch.cuda.is_bf16_supported(including_emulation=False)

@@ -12,20 +12,13 @@ import numpy as np
 import torch
 
 from clapkit.audio.io import load_waveform
-from clapkit.config import Config
+from clapkit.config import NO_TEXT_TOWER, Config
 from clapkit.data.prompts import check_labels, prompts_for
-from clapkit.device import choose_device
-from clapkit.errors import CheckpointError, ClapkitError, TextModelError
-from clapkit.models.checkpoint import (
-    RECORD_FILE,
-    Checkpoint,
-    audio_fingerprint,
-    load_checkpoint,
-    save_checkpoint,
-    weights_fingerprint,
-)
+from clapkit.device import choose_device, choose_dtype
+from clapkit.errors import ClapkitError, TextModelError
+from clapkit.models.checkpoint import Checkpoint, audio_fingerprint, save_checkpoint, weights_fingerprint
 from clapkit.models.inference import ClipOutput, encode_clips
-from clapkit.resources import shipped_folder
+from clapkit.models.opening import open_checkpoint
 
 DEFAULT_CHECKPOINT = "base"
 BATCH_TEXTS = 64
@@ -54,10 +47,13 @@ class AudioTextModel:
     (the model's own when left out). A list of sounds gives a list of results.
     """
 
-    def __init__(self, checkpoint: Checkpoint, device: torch.device, name: str = "") -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, device: torch.device, name: str = "", dtype: torch.dtype = torch.float32
+    ) -> None:
         self.checkpoint = checkpoint
         self.device = device
         self.name = name
+        self.dtype = dtype
         self.clap = checkpoint.clap.to(device).eval()
 
     @property
@@ -178,7 +174,7 @@ class AudioTextModel:
 
     def encode(self, waveforms: Iterable[np.ndarray]) -> Iterator[ClipOutput]:
         """Encode decoded clips ``(n_channels, n_samples)`` at the model's rate, one output each, in order."""
-        return encode_clips(self.clap, waveforms)
+        return encode_clips(self.clap, waveforms, self.dtype)
 
     def load_waveform(self, sound: Any, sample_rate: int | None = None) -> np.ndarray:
         """Decode one sound to ``(n_channels, n_samples)`` float32 at the model's rate."""
@@ -193,6 +189,10 @@ class AudioTextModel:
     def _encode_new_texts(self, texts: list[str]) -> np.ndarray:
         if any(not text.strip() for text in texts):
             raise ClapkitError("empty text; expected words such as 'a dog barking'.")
+        if self.config.text.name == NO_TEXT_TOWER:
+            raise ClapkitError(
+                f"{self.name}: has no text tower, it hears and captions only; use msclap-2023 for words."
+            )
         tower = self.clap.text_encoder or self._frozen_text_encoder(texts[0])
         parts = [tower(texts[start : start + BATCH_TEXTS]) for start in range(0, len(texts), BATCH_TEXTS)]
         return self.clap.text_projection(torch.cat(parts)).float().cpu().numpy()
@@ -200,7 +200,7 @@ class AudioTextModel:
     def _frozen_text_encoder(self, wanted: str) -> Any:
         """The pretrained tower, loaded when a text needs it the first time."""
         if not hasattr(self, "_text_encoder"):
-            from clapkit.models.text_encoder import load_text_encoder
+            from clapkit.models.text_towers import load_text_encoder
 
             try:
                 tower = load_text_encoder(self.config.text, self.checkpoint.text_sha256)
@@ -212,36 +212,27 @@ class AudioTextModel:
         return self._text_encoder
 
 
-def load(name: str | Path = DEFAULT_CHECKPOINT, *, device: str = "auto") -> AudioTextModel:
+def load(
+    name: str | Path = DEFAULT_CHECKPOINT, *, device: str = "auto", precision: str = "float32",
+    tokenizer: str | Path | None = None,
+) -> AudioTextModel:  # fmt: skip
     """Load a model.
 
     Args:
-        name: a checkpoint folder, or the name of one that ships with clapkit (``base``).
+        name: a checkpoint folder, the name of one that ships with clapkit (``base``), a published one
+            (``msclap-2022``, ``msclap-2023``, ``clapcap``, ``laion/clap-htsat-unfused``, the Hub id of any
+            ``ClapModel``), or a file or folder in which msclap, LAION or transformers saved one.
         device: ``auto`` (a GPU when there is one), ``cpu`` or ``cuda``.
+        precision: ``float32``, ``bf16`` for faster towers, or ``auto``: bf16 where the hardware has it.
+        tokenizer: a folder or Hub id, for a checkpoint that holds none; it is needed only for texts.
 
     Raises:
         CheckpointError: there is no such checkpoint, or it cannot be read.
+        TextModelError: the tokenizer cannot be read.
     """
-    return AudioTextModel(load_checkpoint(find_checkpoint(name)), choose_device(device), str(name))
-
-
-def find_checkpoint(name: str | Path) -> Path:
-    """The folder of a checkpoint given as a path or by the name of a shipped one.
-
-    Raises:
-        CheckpointError: neither; the shipped ones are named.
-    """
-    shipped = shipped_folder("checkpoints")
-    for folder in (Path(name), shipped / str(name)):
-        if (folder / RECORD_FILE).is_file():
-            return folder
-    if Path(name).is_dir():
-        return Path(name)  # what is wrong with it is said when it is read
-    names = sorted(file.parent.name for file in shipped.glob(f"*/{RECORD_FILE}"))
-    raise CheckpointError(
-        f"checkpoint '{name}': no such folder, and not one that ships with clapkit ({', '.join(names) or 'none'}); "
-        "give a folder written by clapkit train."
-    )
+    chosen = choose_device(device)
+    checkpoint = open_checkpoint(name, tokenizer)
+    return AudioTextModel(checkpoint, chosen, str(name), choose_dtype(chosen, precision))
 
 
 def _waveforms(wavs: Any, config: Config, sample_rate: int | None) -> Iterator[np.ndarray]:

@@ -99,7 +99,7 @@ def test_a_key_like_none_is_answered_with_the_sections(tmp_path: Path) -> None:
         ("train.label_smoothing=1", "less than 1"),
         ("audio.n_channels=3", "1 or 2"),
         ("audio.window_s=-1", "greater than 0"),
-        ("encoder.name=resnet", "'rescnn', 'cnn14' or 'cnn4'"),
+        ("encoder.name=resnet", "'rescnn', 'cnn14', 'cnn4', 'htsat' or 'resnet18'"),
         ("train.epochs=many", "valid integer"),
     ],
 )

@@ -316,7 +316,7 @@ def test_known_labels_need_no_tower(
     towerless: AudioTextModel, frozen_run: Path, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     complete = clapkit.load(frozen_run, device="cpu")
-    monkeypatch.setattr("clapkit.models.text_encoder.load_text_encoder", None)
+    monkeypatch.setattr("clapkit.models.text_towers.load_text_encoder", None)
     assert towerless.zeroshot(clips[1], ["low", "high"]) == complete.zeroshot(clips[1], ["low", "high"])
     assert towerless.classify(clips[1]) == complete.classify(clips[1])
 

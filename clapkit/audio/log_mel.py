@@ -31,7 +31,7 @@ class LogMel(nn.Module):
         super().__init__()
         self.config = config
         self.mel = MelSpectrogram(
-            sample_rate=config.sample_rate,
+            sample_rate=config.filter_rate_hz or config.sample_rate,
             n_fft=config.n_fft,
             hop_length=config.hop_length,
             f_min=config.f_min_hz,
@@ -45,7 +45,10 @@ class LogMel(nn.Module):
             self.mel.get_submodule(module_name).register_buffer(buffer_name, buffer, persistent=False)
 
     def forward(self, waveform: Tensor, n_valid_samples: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute log-mel pictures; frames past a clip's end are zero, the mean of the normalised scale.
+        """Compute log-mel pictures.
+
+        Frames past a clip's end are zero, the mean of the normalised scale; with repeated clips (``config.padding``)
+        every frame is valid.
 
         Args:
             waveform: ``(batch, n_channels, n_samples)`` float32 in [-1, 1] at the config's rate.
@@ -60,6 +63,8 @@ class LogMel(nn.Module):
         if self.config.top_db is not None:  # per clip, so that a batch never changes a clip
             decibels = decibels.maximum(decibels.amax(dim=(1, 2, 3), keepdim=True) - self.config.top_db)
         log_mel = (decibels - self.config.mean_db) / self.config.std_db
+        if self.config.padding != "zero":
+            return log_mel, torch.full_like(n_valid_samples, log_mel.shape[-1])
         n_valid_frames = (n_valid_samples + self.config.hop_length - 1) // self.config.hop_length
         n_valid_frames = n_valid_frames.clamp(1, log_mel.shape[-1])
         return mask_frames(log_mel, n_valid_frames), n_valid_frames

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from clapkit.audio.log_mel import LogMel
+from clapkit.audio.windows import fill_up, n_window_samples
 from clapkit.config import AudioConfig
 from clapkit.data.cache import WaveformStore
 from clapkit.data.packs import Pack, digest_of, open_pack
@@ -82,7 +83,7 @@ class LogMelStore:
 def open_log_mels(store: WaveformStore, audio: AudioConfig, device: torch.device) -> LogMelStore:
     """Compute the normalised log-mel of each clip once, and reuse it as long as sounds and settings stay the same.
 
-    A clip no longer than ``audio.window_s`` gives the valid frames of its zero-padded window, a longer one those of the
+    A clip no longer than ``audio.window_s`` gives the valid frames of its filled-up window, a longer one those of the
     whole clip; both as :class:`LogMel` computes them, rounded to float16.
 
     Args:
@@ -105,7 +106,7 @@ def _compute(
 ) -> Iterator[np.ndarray]:
     """Yield ``(n_valid_frames, n_channels * n_mels)`` float16 for each place."""
     log_mel = LogMel(audio).to(device)
-    n_window = round(audio.window_s * audio.sample_rate)
+    n_window = n_window_samples(audio)
     batch: list[np.ndarray] = []
     for place in places:
         waveform = store[place]
@@ -124,12 +125,10 @@ def _compute(
 def _pictures(
     log_mel: LogMel, waveforms: list[np.ndarray], n_samples: int, device: torch.device
 ) -> Iterator[np.ndarray]:
-    """Compute one batch of clips padded to ``n_samples``."""
+    """Compute one batch of clips filled up to ``n_samples``."""
     if not waveforms:
         return
-    padded = np.zeros((len(waveforms), waveforms[0].shape[0], n_samples), dtype=np.float32)
-    for window, waveform in zip(padded, waveforms, strict=True):
-        window[:, : waveform.shape[1]] = waveform
+    padded = np.stack([fill_up(waveform, n_samples, log_mel.config.padding) for waveform in waveforms])
     n_valid_samples = torch.tensor([waveform.shape[1] for waveform in waveforms], device=device)
     pictures, n_valid_frames = log_mel(torch.from_numpy(padded).to(device), n_valid_samples)
     frames_first = pictures.permute(0, 3, 1, 2).flatten(2)  # (batch, n_frames, n_channels * n_mels)

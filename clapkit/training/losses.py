@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def contrastive_loss(logits: Tensor, same: Tensor) -> Tensor:
+def contrastive_loss(logits: Tensor, same: Tensor, text_logits: Tensor | None = None) -> Tensor:
     """Symmetric cross-entropy between clips and texts, in which all pairs of one description are positives.
 
     Source: Radford et al. 2021, CLIP (symmetric loss); Yang et al. 2022, UniCL (all matching pairs as targets).
@@ -15,6 +15,7 @@ def contrastive_loss(logits: Tensor, same: Tensor) -> Tensor:
         logits: ``(n_clips, n_texts)``, temperature applied.
         same: ``(n_clips, n_texts)`` weight ≥ 0 of each pair: 1 where the text describes the clip, 0 elsewhere,
             in between for mixed clips; every row and column has a positive one.
+        text_logits: ``logits`` at another temperature, for the way from text to sound; None: the same.
 
     Returns:
         A scalar.
@@ -22,7 +23,7 @@ def contrastive_loss(logits: Tensor, same: Tensor) -> Tensor:
     to_text = same / same.sum(dim=1, keepdim=True)
     to_audio = same / same.sum(dim=0, keepdim=True)
     from_audio = -(to_text * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
-    from_text = -(to_audio * F.log_softmax(logits, dim=0)).sum(dim=0).mean()
+    from_text = -(to_audio * F.log_softmax(logits if text_logits is None else text_logits, dim=0)).sum(dim=0).mean()
     return (from_audio + from_text) / 2
 
 

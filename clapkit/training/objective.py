@@ -40,8 +40,11 @@ def _losses(
     settings, clap = config.train, getattr(model, "module", model)
     losses = {}
     if settings.contrastive_weight:
-        contrast = contrastive_loss if settings.contrastive == "softmax" else sigmoid_loss
-        losses["contrastive"] = contrast(clap.logits(gather(outputs["audio"]), gather(outputs["text"])), batch.same)
+        logits, text_logits = clap.logits(gather(outputs["audio"]), gather(outputs["text"]))
+        is_softmax = settings.contrastive == "softmax"
+        losses["contrastive"] = (
+            contrastive_loss(logits, batch.same, text_logits) if is_softmax else sigmoid_loss(logits, batch.same)
+        )
     if settings.head_weight and "head" in outputs:
         classify = multilabel_head_loss if config.model.multilabel else head_loss
         losses["head"] = classify(gather(outputs["head"]).float(), batch.targets, settings.label_smoothing)

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from clapkit.audio.augment import augmentation_steps, draw_augmentation
+from clapkit.audio.windows import n_window_frames
 from clapkit.config import Config
 from clapkit.data.splits import Split
 from clapkit.device import describe_device
-from clapkit.training.batches import TrainingData, n_window_frames, seeded_generator
+from clapkit.training.batches import TrainingData, seeded_generator
 from clapkit.version import __version__
 
 SPLIT_FILE = "split.csv"

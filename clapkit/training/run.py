@@ -19,7 +19,7 @@ from clapkit.data.log_mels import open_log_mels
 from clapkit.data.manifest import Manifest
 from clapkit.data.prompts import training_texts
 from clapkit.data.splits import Split, check_leakage
-from clapkit.device import training_dtype
+from clapkit.device import choose_dtype
 from clapkit.errors import ClapkitError, ConfigError, DatasetError, StorageError
 from clapkit.evaluation.evaluate import Evaluation, evaluate
 from clapkit.evaluation.plots import plot_augmentations
@@ -96,7 +96,7 @@ def train_and_test(
     _check_rows_and_losses(split, config)
     if len(split.train) < 2:
         raise DatasetError(f"{len(split.train)} clip(s) to train on; contrastive training needs at least two.")
-    accelerator = make_accelerator(device, training_dtype(device, config.train.precision))
+    accelerator = make_accelerator(device, choose_dtype(device, config.train.precision))
     report = report if accelerator.is_main_process else lambda line: None
     accelerator.wait_for_everyone()  # every process has looked at the output before one changes it
     if overwrite and accelerator.is_main_process:

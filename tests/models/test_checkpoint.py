@@ -165,7 +165,7 @@ def test_other_folders_and_files_are_not_checkpoints(folder: Path, tmp_path: Pat
 
 
 def test_load_names_what_is_neither_a_folder_nor_shipped() -> None:
-    with pytest.raises(CheckpointError, match="checkpoint 'nonesuch': no such folder"):
+    with pytest.raises(CheckpointError, match="checkpoint 'nonesuch': no such file or folder"):
         clapkit.load("nonesuch")
 
 

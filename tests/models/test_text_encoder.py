@@ -28,8 +28,8 @@ from transformers import (
 from clapkit.config import TextConfig
 from clapkit.data.prompts import training_texts
 from clapkit.errors import TextModelError
-from clapkit.models.text_encoder import (
-    TextEncoder,
+from clapkit.models.text_encoder import TextEncoder
+from clapkit.models.text_towers import (
     load_text_encoder,
     new_text_encoder,
     text_encoder_from_structure,

@@ -15,7 +15,7 @@ from clapkit.data.log_mels import LogMelStore
 from clapkit.data.manifest import make_table
 from clapkit.data.packs import Pack
 from clapkit.models.clap import CLAP
-from clapkit.models.text_encoder import new_text_encoder
+from clapkit.models.text_towers import new_text_encoder
 from clapkit.training.batches import TrainingData
 from clapkit.training.build import freeze_unused
 from clapkit.training.loop import Outcome, fit

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from clapkit.audio.augment import draw_augmentation
+from clapkit.audio.windows import n_window_frames
 from clapkit.config import AugmentConfig, Config, load_config
 from clapkit.data.log_mels import LogMelStore
 from clapkit.data.manifest import make_table
@@ -21,7 +22,6 @@ from clapkit.training.batches import (
     TrainingData,
     epoch_order,
     n_drawn,
-    n_window_frames,
     seeded_generator,
     training_batch,
     validation_batch,

@@ -7,7 +7,7 @@ import torch
 
 from clapkit.config import Config
 from clapkit.models.clap import CLAP
-from clapkit.models.text_encoder import new_text_encoder
+from clapkit.models.text_towers import new_text_encoder
 from clapkit.training.build import freeze_unused
 from clapkit.training.optimizers import PRETRAINED_FACTOR, make_optimizer, set_learning_rate
 

@@ -1,0 +1,1 @@
+"""Checkpoints that others have published: found by name, read safely, recognised by their keys."""

@@ -1,0 +1,101 @@
+"""From a file, a folder or a published name to a checkpoint; the kind is recognised from the keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from clapkit.errors import CheckpointError
+from clapkit.models.checkpoint import Checkpoint
+from clapkit.models.published import clapcap, hugging_face, laion, msclap
+from clapkit.models.published.catalogue import PUBLISHED, facts_of
+from clapkit.models.published.reading import read_weights
+
+KEYS_OF = {  # a key that only this kind has, and what reads it
+    "clap_project.prefix_const": ("clapcap", clapcap.read_clapcap),
+    f"{msclap.AUDIO}fc1.weight": ("msclap-2022", msclap.read_msclap_2022),
+    f"{msclap.AUDIO}{msclap.HTSAT_PREFIX}bn0.weight": ("msclap-2023", msclap.read_msclap_2023),
+    f"{laion.AUDIO}patch_embed.mel_conv2d.weight": ("laion-fused", laion.read_laion),
+    f"{laion.AUDIO}patch_embed.proj.weight": ("laion", laion.read_laion),
+}
+WEIGHT_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
+
+
+def read_file(file: Path) -> Checkpoint:
+    """Read one weights file of msclap or of LAION.
+
+    Raises:
+        CheckpointError: unreadable, or of an architecture that clapkit does not know.
+    """
+    weights = read_weights(file)
+    kind = kind_of(weights)
+    if kind is None:
+        raise CheckpointError(
+            f"{file}: its keys, such as {next(iter(weights))}, are of another architecture; clapkit reads the files of "
+            "msclap and of LAION's CLAP (HTSAT with RoBERTa), folders of transformers' ClapModel, and its own."
+        )
+    name, read = KEYS_OF[kind]
+    try:
+        checkpoint = read(weights, str(file))
+    except KeyError as error:
+        raise CheckpointError(f"{file}: lacks {error.args[0]}, so it is not a whole {name}; get it again.") from None
+    checkpoint.training.update(facts_of(name))
+    return checkpoint
+
+
+def kind_of(weights: Mapping[str, Tensor]) -> str | None:
+    """The key by which a kind of checkpoint is recognised."""
+    return next((key for key in KEYS_OF if key in weights), None)
+
+
+def read_folder(folder: Path) -> Checkpoint:
+    """Read a folder of transformers' ``ClapModel``."""
+    checkpoint = hugging_face.read_hugging_face(folder)
+    is_fused = checkpoint.clap.config.audio.fused_s is not None
+    checkpoint.training.update(facts_of("laion-fused" if is_fused else "laion"))
+    return checkpoint
+
+
+def read_published(name: str) -> Checkpoint:
+    """Find a published model by name, in the Hub's cache or on the Hub, and read it.
+
+    Args:
+        name: one of :data:`clapkit.models.published.catalogue.PUBLISHED`, or the Hub id of any ``ClapModel``.
+    """
+    known = PUBLISHED.get(name)
+    place = _fetch(known.hub_id if known else name, known.file if known else None)
+    checkpoint = read_file(place) if place.is_file() else read_folder(place)
+    checkpoint.training.update(facts_of(name))
+    return checkpoint
+
+
+def _fetch(hub_id: str, file: str | None) -> Path:
+    """The file or the folder of a Hub repository, from the cache if it is there."""
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import disable_progress_bars
+
+    from clapkit.progress import is_visible
+
+    if not is_visible():
+        disable_progress_bars()
+    wanted = ["*.json", "*.txt", "model.safetensors"]
+    for is_offline in (True, False):
+        try:
+            if file is not None:
+                return Path(hf_hub_download(hub_id, file, local_files_only=is_offline))
+            folder = Path(snapshot_download(hub_id, allow_patterns=wanted, local_files_only=is_offline))
+            if hugging_face.has_weights(folder):
+                return folder
+            wanted.append("pytorch_model.bin")  # an older repository
+            if not is_offline:
+                return Path(snapshot_download(hub_id, allow_patterns=wanted))
+        except (OSError, RuntimeError, HFValidationError):
+            continue
+    whole = f"{hub_id}/{file}" if file else hub_id
+    raise CheckpointError(
+        f"{whole}: not in the Hub's cache, and the Hub cannot be reached or has no such model; connect once, or give "
+        "the file or folder that you have."
+    )
