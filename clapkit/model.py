@@ -16,7 +16,9 @@ from clapkit.config import NO_TEXT_TOWER, Config
 from clapkit.data.prompts import check_labels, prompts_for
 from clapkit.device import choose_device, choose_dtype
 from clapkit.errors import ClapkitError, TextModelError
+from clapkit.models.card import model_card
 from clapkit.models.checkpoint import Checkpoint, audio_fingerprint, save_checkpoint, weights_fingerprint
+from clapkit.models.hub import push_folder
 from clapkit.models.inference import ClipOutput, encode_clips
 from clapkit.models.opening import open_checkpoint
 
@@ -181,9 +183,29 @@ class AudioTextModel:
         audio = self.config.audio
         return load_waveform(sound, audio.sample_rate, n_channels=audio.n_channels, source_rate=sample_rate)
 
-    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
-        """Write a checkpoint folder that :func:`load` reads."""
-        save_checkpoint(self.checkpoint, Path(folder), overwrite=overwrite)
+    def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Write a checkpoint folder that :func:`load` reads, with a card.
+
+        Raises:
+            StorageError: the folder exists and ``overwrite`` is off, or the disk is full.
+        """
+        save_checkpoint(self.checkpoint, Path(folder), card=model_card(self.checkpoint, self.name), overwrite=overwrite)
+
+    def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
+        """Upload the checkpoint to the Hub, from where ``clapkit.load(repo_id)`` gets it.
+
+        Args:
+            repo_id: ``user/name``; made if it does not exist.
+            private: for a repository that is made.
+            token: of the Hub; None for the one that ``hf auth login`` saved.
+
+        Returns:
+            The address of the repository.
+
+        Raises:
+            ClapkitError: the Hub cannot be reached, or refuses.
+        """
+        return push_folder(self.save_pretrained, repo_id, private=private, token=token)
 
     @torch.inference_mode()
     def _encode_new_texts(self, texts: list[str]) -> np.ndarray:

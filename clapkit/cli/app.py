@@ -24,7 +24,8 @@ COMMANDS = {
     "index": ("clapkit.cli.search:index", "Make sounds searchable."),
     "search": ("clapkit.cli.search:search", "Find sounds by text."),
     "datasets": ("clapkit.cli.inspect:datasets", "What is known, where it is looked for, how to get it."),
-    "info": ("clapkit.cli.inspect:info", "What a checkpoint is and how it was trained."),
+    "convert": ("clapkit.cli.convert:convert", "Write a published checkpoint as a clapkit folder."),
+    "info": ("clapkit.cli.info:info", "What a checkpoint is, its licence, and what it has heard."),
     "plot": ("clapkit.cli.inspect:plot", "Draw a sound: waveform and log-mel picture."),
 }
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from cyclopts import Parameter
-
+from clapkit.cli.options import Checkpoint, Device, Json, Precision, Tokenizer, load_model
 from clapkit.cli.output import note, print_json, warn
 from clapkit.errors import DatasetError
 
@@ -20,37 +19,38 @@ def evaluate(
     *,
     dataset: Literal["us8k", "esc50", "fsd50k", "folder", "csv", "synthetic"],
     root: Path | None = None,
-    checkpoint: str = "base",
+    checkpoint: Checkpoint = "base",
     task: Literal["head", "zeroshot", "retrieval"] = "head",
     fold: int | None = None,
-    json: Annotated[bool, Parameter(name="--json", negative="")] = False,
-    device: str = "auto",
+    json: Json = False,
+    device: Device = "auto",
+    precision: Precision = "float32",
+    tokenizer: Tokenizer = None,
 ) -> None:
     """Measure a checkpoint on labelled clips.
 
     Args:
         dataset: which dataset.
         root: its folder, or the CSV file.
-        checkpoint: a checkpoint folder, or the name of one that ships with clapkit.
         task: head (accuracy of the linear head), zeroshot (accuracy by prompts), or retrieval (text finds sound).
         fold: one official fold; all folds present when left out.
-        json: print one JSON document.
-        device: auto, cpu or cuda.
     """
     from clapkit.data.datasets import load_manifest
     from clapkit.evaluation.evaluate import evaluate as run
-    from clapkit.model import load
 
     manifest = load_manifest(dataset, root)
     rows = _labelled_rows(manifest, fold)
-    model = load(checkpoint, device=device)
+    model = load_model(checkpoint, device, precision, tokenizer)
     note(manifest.note)
-    note(f"checkpoint {checkpoint} on {model.device}")
     unseen = [label for label in model.checkpoint.training.get("unseen_labels", ()) if label in manifest.labels]
     figures = run(model, dataset, rows, list(manifest.labels), [task], unseen_labels=unseen).figures.get(task)
     if figures is None:
         raise DatasetError(f"{dataset}: all its classes were held out of {checkpoint}'s training; use --task zeroshot.")
     result = {"dataset": dataset, "task": task, "fold": fold, **figures, "checkpoint": checkpoint}
+    if "published" in model.checkpoint.training:  # its recordings are not listed, so only its publisher knows
+        result["leaky"] = None
+        result["heard_in_training"] = model.checkpoint.training.get(f"saw_{dataset}", "not known")
+        warn(f"{checkpoint} and {dataset}: {result['heard_in_training']}")
     if result["leaky"]:
         warn(_leak(result, checkpoint))
     if json:
@@ -77,7 +77,9 @@ def describe(result: dict[str, Any]) -> list[str]:
     """A line for each figure, then a table of the classes, best first."""
     lines = []
     for name, value in {**result, **result.get("generalised", {})}.items():
-        if isinstance(value, bool):
+        if name == "leaky" and value is None:
+            lines.append(f"{name:<20} not known")
+        elif isinstance(value, bool):
             lines.append(f"{name:<20} {'LEAKY' if value else 'no'}")
         elif not isinstance(value, dict | list):
             lines.append(f"{name:<20} {value:.3f}" if isinstance(value, float) else f"{name:<20} {value}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from clapkit.cli.options import Checkpoint, Device, Json, Precision, Strict, Tokenizer, load_model
 from clapkit.cli.output import note, print_json, print_scores, report_bad_files
 from clapkit.errors import ClapkitError
 
@@ -16,25 +17,19 @@ if TYPE_CHECKING:
     from clapkit.model import AudioTextModel
     from clapkit.models.inference import ClipOutput
 
-Json = Annotated[bool, Parameter(name="--json", negative="")]
-Strict = Annotated[bool, Parameter(negative="")]
 TopK = Annotated[int, Parameter(name=["--top-k", "-k"])]
 
 
 def zeroshot(
-    *files: Path, labels: str, checkpoint: str = "base", template: str | None = None, json: Json = False,
-    strict: Strict = False, device: str = "auto",
+    *files: Path, labels: str, checkpoint: Checkpoint = "base", template: str | None = None, json: Json = False,
+    strict: Strict = False, device: Device = "auto", precision: Precision = "float32", tokenizer: Tokenizer = None,
 ) -> None:  # fmt: skip
     """Score sounds against labels in free words.
 
     Args:
         files: sounds or folders of sounds; none scores the example clip that comes with clapkit.
         labels: comma-separated labels, or @FILE with one label per line.
-        checkpoint: a checkpoint folder, or the name of one that ships with clapkit.
         template: one prompt in place of the default ones, such as "this is a sound of {label}".
-        json: print one JSON document.
-        strict: make any bad file an error instead of skipping it.
-        device: auto, cpu or cuda.
     """
     from clapkit.data.prompts import read_labels
     from clapkit.resources import example_clip
@@ -43,40 +38,28 @@ def zeroshot(
     if not files:
         files = (example_clip(),)
         note(f"no file given: scoring the example clip that comes with clapkit, a synthetic siren ({files[0].name})")
-    model = _load(checkpoint, device)
+    model = load_model(checkpoint, device, precision, tokenizer)
     label_vectors = model.embed_labels(names, template)
     _print_results(model, files, lambda output: model.score_labels(output, names, label_vectors), json, strict)
 
 
 def classify(
-    *files: Path, checkpoint: str = "base", top_k: TopK = 3, json: Json = False, strict: Strict = False,
-    device: str = "auto",
+    *files: Path, checkpoint: Checkpoint = "base", top_k: TopK = 3, json: Json = False, strict: Strict = False,
+    device: Device = "auto", precision: Precision = "float32",
 ) -> None:  # fmt: skip
     """Score sounds against the labels a model was trained on.
 
     Args:
         files: sounds or folders of sounds.
-        checkpoint: a checkpoint folder, or the name of one that ships with clapkit.
         top_k: labels to show for each sound.
-        json: print one JSON document.
-        strict: make any bad file an error instead of skipping it.
-        device: auto, cpu or cuda.
     """
     if not files:
         raise ClapkitError("no file given; expected clapkit classify FILE ...")
     if top_k < 1:
         raise ClapkitError(f"--top-k {top_k}: expected at least 1.")
-    model = _load(checkpoint, device)
+    model = load_model(checkpoint, device, precision)
     label_vectors = model.embed_labels(model.labels)
     _print_results(model, files, lambda output: model.score_head(output, label_vectors)[:top_k], json, strict)
-
-
-def _load(checkpoint: str, device: str) -> AudioTextModel:
-    from clapkit.model import load
-
-    model = load(checkpoint, device=device)
-    note(f"checkpoint {checkpoint} on {model.device}")
-    return model
 
 
 def _print_results(

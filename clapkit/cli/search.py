@@ -8,35 +8,28 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from clapkit.cli.options import Checkpoint, Device, Json, Overwrite, Precision, Strict, Tokenizer, load_model
 from clapkit.cli.output import note, print_json, report_bad_files
 from clapkit.errors import ClapkitError
 
-Flag = Annotated[bool, Parameter(negative="")]
-
 
 def index(
-    *paths: Path, output: Path, checkpoint: str = "base", strict: Flag = False, overwrite: Flag = False,
-    device: str = "auto",
+    *paths: Path, output: Path, checkpoint: Checkpoint = "base", strict: Strict = False, overwrite: Overwrite = False,
+    device: Device = "auto", precision: Precision = "float32",
 ) -> None:  # fmt: skip
     """Make sounds searchable.
 
     Args:
         paths: sounds or folders of sounds.
         output: the index folder.
-        checkpoint: a checkpoint folder, or the name of one that ships with clapkit.
-        strict: make any bad file an error instead of skipping it.
-        overwrite: replace an existing index.
-        device: auto, cpu or cuda.
     """
-    from clapkit.model import load
     from clapkit.search.index import RECORD_FILE, AudioIndex
     from clapkit.storage import refuse_existing
 
     if not paths:
         raise ClapkitError("nothing to index; expected clapkit index PATH ... --output INDEX.")
     refuse_existing(output, RECORD_FILE, overwrite=overwrite)
-    model = load(checkpoint, device=device)
-    note(f"checkpoint {checkpoint} on {model.device}")
+    model = load_model(checkpoint, device, precision)
     built = AudioIndex.build(model, list(paths), strict=strict)
     built.save(output, overwrite=overwrite)
     report_bad_files(built.bad_files, built.n_files + len(built.bad_files))
@@ -45,7 +38,7 @@ def index(
 
 def search(
     query: str, *, index: Path, k: Annotated[int, Parameter(name=["-k", "--k"])] = 10, checkpoint: str | None = None,
-    json: Annotated[bool, Parameter(name="--json", negative="")] = False, device: str = "auto",
+    json: Json = False, device: Device = "auto", tokenizer: Tokenizer = None,
 ) -> None:  # fmt: skip
     """Find sounds by text.
 
@@ -54,13 +47,12 @@ def search(
         index: folder written by clapkit index.
         k: how many sounds to show.
         checkpoint: the checkpoint that made the index, if it has moved since.
-        json: print one JSON document.
-        device: auto, cpu or cuda.
     """
     from clapkit.model import load
-    from clapkit.search.index import AudioIndex
+    from clapkit.search.index import AudioIndex, checkpoint_of
 
-    opened = AudioIndex.load(index, load(checkpoint, device=device) if checkpoint else None)
+    model = load(checkpoint or checkpoint_of(index), device=device, tokenizer=tokenizer)
+    opened = AudioIndex.load(index, model)
     note(f"{opened.n_files} files, checkpoint {opened.model.name}")
     hits = opened.search(query, k)
     if json:

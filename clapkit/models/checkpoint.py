@@ -23,11 +23,13 @@ from clapkit.models.clap import CLAP
 from clapkit.storage import replacing_folder
 
 if TYPE_CHECKING:
+    from clapkit.models.caption import Captioner
     from clapkit.models.text_encoder import TextEncoder
 
 FORMAT_VERSION = 1
 RECORD_FILE, CONFIG_FILE, METRICS_FILE, SOURCES_FILE = "checkpoint.yaml", "config.yaml", "metrics.json", "sources.txt"
 WEIGHTS_FILE, TEXTS_FILE, TEXT_FOLDER = "model.safetensors", "texts.safetensors", "text"
+CARD_FILE = "README.md"
 LATER_SETTINGS = {"filter_rate_hz": None, "padding": "zero", "fused_s": None}
 """Settings that format 1 did not have, with what they were then; so older checkpoints keep their fingerprint."""
 
@@ -46,6 +48,7 @@ class Checkpoint:
         training: how it was trained: dataset, folds, clips, epochs, device, seconds, licence.
         metrics: figures on the unseen part.
         sources: the recordings trained on, so that a test can say what was heard before.
+        captioner: what writes captions; None where the model cannot.
     """
 
     clap: CLAP
@@ -55,14 +58,16 @@ class Checkpoint:
     training: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     sources: list[str] = field(default_factory=list)
+    captioner: Captioner | None = None
 
 
-def save_checkpoint(checkpoint: Checkpoint, folder: Path, *, overwrite: bool = False) -> None:
+def save_checkpoint(checkpoint: Checkpoint, folder: Path, *, card: str | None = None, overwrite: bool = False) -> None:
     """Write a checkpoint folder in one step: it is there completely or not at all.
 
     Args:
         checkpoint: what to save.
         folder: where; its parents are made.
+        card: text of its README.md; None for none.
         overwrite: replace an existing folder, which stays until the new one is complete.
 
     Raises:
@@ -70,6 +75,8 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, *, overwrite: bool = F
     """
     with replacing_folder(folder, RECORD_FILE, overwrite=overwrite) as partial:
         write_checkpoint(checkpoint, partial)
+        if card is not None:
+            (partial / CARD_FILE).write_text(card, encoding="utf-8")
 
 
 def write_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:

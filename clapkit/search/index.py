@@ -131,7 +131,7 @@ class AudioIndex:
         with replacing_folder(Path(folder), RECORD_FILE, overwrite=overwrite) as partial:
             _write_vectors(self._vectors, partial / VECTORS_FILE)
             self.spans.to_csv(partial / SPANS_FILE, index=False, quoting=csv.QUOTE_NONNUMERIC)
-            name = str(Path(self.model.name).resolve()) if Path(self.model.name).is_dir() else self.model.name
+            name = str(Path(self.model.name).resolve()) if Path(self.model.name).exists() else self.model.name
             record = {"format_version": FORMAT_VERSION, "checkpoint": name, "fingerprint": self.model.fingerprint}
             (partial / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
@@ -164,6 +164,11 @@ class AudioIndex:
         if list(spans.columns) != SPAN_COLUMNS or len(spans) != vectors.ntotal:
             raise IndexMismatchError(f"{folder}: {vectors.ntotal} vectors but {len(spans)} spans; build it again.")
         return cls(model, vectors, spans)
+
+
+def checkpoint_of(folder: str | Path) -> str:
+    """Name or folder of the checkpoint that made an index."""
+    return str(_read_record(Path(folder))["checkpoint"])
 
 
 def _read_record(folder: Path) -> dict[str, Any]:

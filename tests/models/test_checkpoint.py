@@ -52,7 +52,7 @@ def _refusal(folder: Path) -> str:
 def test_a_saved_model_comes_back_with_identical_vectors(
     tiny_model: AudioTextModel, sounds: Path, tmp_path: Path
 ) -> None:
-    tiny_model.save(tmp_path / "copy")
+    tiny_model.save_pretrained(tmp_path / "copy")
     copy = clapkit.load(tmp_path / "copy", device="cpu")
     files = sorted((sounds / "low").iterdir())
     assert np.array_equal(copy.embed_audio(files), tiny_model.embed_audio(files))
@@ -172,9 +172,9 @@ def test_load_names_what_is_neither_a_folder_nor_shipped() -> None:
 def test_an_existing_folder_is_kept_unless_told_otherwise(tiny_model: AudioTextModel, folder: Path) -> None:
     (folder / "mine.txt").write_text("keep me")
     with pytest.raises(StorageError, match="exists already"):
-        tiny_model.save(folder)
+        tiny_model.save_pretrained(folder)
     assert (folder / "mine.txt").exists()
-    tiny_model.save(folder, overwrite=True)
+    tiny_model.save_pretrained(folder, overwrite=True)
     assert not (folder / "mine.txt").exists()
     assert load_checkpoint(folder).labels == tiny_model.labels
     assert list(folder.parent.iterdir()) == [folder]
@@ -184,20 +184,20 @@ def test_a_folder_that_is_no_checkpoint_is_never_replaced(tiny_model: AudioTextM
     (tmp_path / "music").mkdir()
     (tmp_path / "music" / "song.wav").touch()
     with pytest.raises(StorageError):
-        tiny_model.save(tmp_path / "music", overwrite=True)
+        tiny_model.save_pretrained(tmp_path / "music", overwrite=True)
     assert (tmp_path / "music" / "song.wav").exists()
 
 
 def test_an_empty_folder_can_be_overwritten(tiny_model: AudioTextModel, tmp_path: Path) -> None:
     (tmp_path / "new").mkdir()
-    tiny_model.save(tmp_path / "new", overwrite=True)
+    tiny_model.save_pretrained(tmp_path / "new", overwrite=True)
     assert load_checkpoint(tmp_path / "new").labels == tiny_model.labels
 
 
 def test_a_file_in_the_way_leaves_no_leftovers(tiny_model: AudioTextModel, tmp_path: Path) -> None:
     (tmp_path / "new").write_text("a file")
     with suppress(StorageError):  # refused or replaced
-        tiny_model.save(tmp_path / "new", overwrite=True)
+        tiny_model.save_pretrained(tmp_path / "new", overwrite=True)
     assert list(tmp_path.iterdir()) == [tmp_path / "new"]
 
 
@@ -210,7 +210,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_else(
 ) -> None:
     monkeypatch.setattr(checkpoint_module, "save_file", _full_disk)
     with pytest.raises(StorageError, match="no space left") as error:
-        tiny_model.save(folder, overwrite=True)
+        tiny_model.save_pretrained(folder, overwrite=True)
     assert "\n" not in str(error.value)
     assert load_checkpoint(folder).labels == tiny_model.labels
     assert list(folder.parent.iterdir()) == [folder]
@@ -221,7 +221,7 @@ def test_a_full_disk_leaves_no_half_checkpoint(
 ) -> None:
     monkeypatch.setattr(checkpoint_module, "save_config", _full_disk)  # the weights are there by then
     with pytest.raises(StorageError, match="no space left"):
-        tiny_model.save(tmp_path / "new")
+        tiny_model.save_pretrained(tmp_path / "new")
     assert not list(tmp_path.iterdir())
 
 
@@ -235,7 +235,7 @@ def test_safetensors_own_error_for_a_full_disk_is_understood(
 
     monkeypatch.setattr(checkpoint_module, "save_file", full_disk)
     with pytest.raises(StorageError, match="no space left"):
-        tiny_model.save(tmp_path / "new")
+        tiny_model.save_pretrained(tmp_path / "new")
 
 
 # Between the two renames the old checkpoint has another name.
@@ -254,7 +254,7 @@ def test_an_interrupt_while_folders_change_places_loses_nothing(
 
     monkeypatch.setattr(Path, "rename", interrupted_rename)
     with pytest.raises(KeyboardInterrupt):
-        tiny_model.save(folder, overwrite=True)
+        tiny_model.save_pretrained(folder, overwrite=True)
     assert load_checkpoint(folder).labels == tiny_model.labels
 
 

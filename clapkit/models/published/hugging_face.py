@@ -37,11 +37,6 @@ def is_hugging_face(folder: Path) -> bool:
     return (folder / CONFIG_FILE).is_file() and _read_json(folder / CONFIG_FILE).get("model_type") == "clap"
 
 
-def has_weights(folder: Path) -> bool:
-    """Whether a folder, such as one of the Hub's cache, holds the weights too."""
-    return any((folder / file).is_file() for file in WEIGHTS_FILES)
-
-
 def read_hugging_face(folder: Path) -> Checkpoint:
     """Read a folder written by ``ClapModel.save_pretrained`` and ``ClapProcessor.save_pretrained``.
 

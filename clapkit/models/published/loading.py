@@ -8,7 +8,8 @@ from pathlib import Path
 from torch import Tensor
 
 from clapkit.errors import CheckpointError
-from clapkit.models.checkpoint import Checkpoint
+from clapkit.models.checkpoint import RECORD_FILE, Checkpoint, load_checkpoint
+from clapkit.models.hub import fetch
 from clapkit.models.published import clapcap, hugging_face, laion, msclap
 from clapkit.models.published.catalogue import PUBLISHED, facts_of
 from clapkit.models.published.reading import read_weights
@@ -62,40 +63,13 @@ def read_published(name: str) -> Checkpoint:
     """Find a published model by name, in the Hub's cache or on the Hub, and read it.
 
     Args:
-        name: one of :data:`clapkit.models.published.catalogue.PUBLISHED`, or the Hub id of any ``ClapModel``.
+        name: one of :data:`clapkit.models.published.catalogue.PUBLISHED`, or the Hub id of any ``ClapModel`` or of a
+            checkpoint that clapkit uploaded.
     """
     known = PUBLISHED.get(name)
-    place = _fetch(known.hub_id if known else name, known.file if known else None)
+    place = fetch(known.hub_id if known else name, known.file if known else None)
+    if (place / RECORD_FILE).is_file():
+        return load_checkpoint(place)
     checkpoint = read_file(place) if place.is_file() else read_folder(place)
     checkpoint.training.update(facts_of(name))
     return checkpoint
-
-
-def _fetch(hub_id: str, file: str | None) -> Path:
-    """The file or the folder of a Hub repository, from the cache if it is there."""
-    from huggingface_hub import hf_hub_download, snapshot_download
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import disable_progress_bars
-
-    from clapkit.progress import is_visible
-
-    if not is_visible():
-        disable_progress_bars()
-    wanted = ["*.json", "*.txt", "model.safetensors"]
-    for is_offline in (True, False):
-        try:
-            if file is not None:
-                return Path(hf_hub_download(hub_id, file, local_files_only=is_offline))
-            folder = Path(snapshot_download(hub_id, allow_patterns=wanted, local_files_only=is_offline))
-            if hugging_face.has_weights(folder):
-                return folder
-            wanted.append("pytorch_model.bin")  # an older repository
-            if not is_offline:
-                return Path(snapshot_download(hub_id, allow_patterns=wanted))
-        except (OSError, RuntimeError, HFValidationError):
-            continue
-    whole = f"{hub_id}/{file}" if file else hub_id
-    raise CheckpointError(
-        f"{whole}: not in the Hub's cache, and the Hub cannot be reached or has no such model; connect once, or give "
-        "the file or folder that you have."
-    )

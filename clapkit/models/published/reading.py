@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from clapkit.errors import CheckpointError
 
 INNER_KEYS = ("model", "state_dict")
 """Where msclap and LAION put the weights beside epoch and optimizer."""
+PICKLE_MARK = b"\x80"
 NUMPY_SCALARS = [
     (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
     np._core.multiarray.scalar,
@@ -65,18 +67,18 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
 
 def _read_pickle(file: Path) -> Any:
     with file.open("rb") as stream:
-        is_archive = stream.read(2) == b"PK"
-    if is_archive and not zipfile.is_zipfile(file):
+        start = stream.read(2)
+    if start == b"PK" and not zipfile.is_zipfile(file):
         raise CheckpointError(f"{file}: truncated, the end of the archive is missing; get it again.")
     try:
-        with torch.serialization.safe_globals(NUMPY_SCALARS):
+        with warnings.catch_warnings(), torch.serialization.safe_globals(NUMPY_SCALARS):
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # refused in our own words below
             return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if re.search("Unsupported (global|class)|unrecognized function", str(error)):
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
+        is_unsafe = re.search("unsupported (global|class)|unrecognized function", str(error), re.IGNORECASE)
+        if is_unsafe or start[:1] == PICKLE_MARK:
             raise CheckpointError(
-                f"{file}: a pickle that would run code when opened, so it stays closed; ask its publisher for plain "
-                "weights (a state_dict, or safetensors)."
+                f"{file}: a pickle that holds more than plain weights and could run code when opened, so it stays "
+                "closed; ask its publisher for a state_dict or for safetensors."
             ) from None
-        raise CheckpointError(f"{file}: truncated or not a PyTorch file; get it again.") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, UnicodeDecodeError, AttributeError):
         raise CheckpointError(f"{file}: truncated or not a PyTorch file; get it again.") from None
