@@ -13,12 +13,15 @@ if TYPE_CHECKING:
 
 def info(checkpoint: Checkpoint = "base", *, json: Json = False) -> None:
     """What a checkpoint is: towers, sizes, labels, preprocessing, licence, how it was trained and what it heard."""
+    from clapkit.device import choose_device
     from clapkit.errors import CheckpointError
-    from clapkit.model import load
+    from clapkit.model import AudioTextModel
+    from clapkit.models.opening import open_checkpoint
     from clapkit.models.published.catalogue import facts_of
 
     try:
-        document = describe(load(checkpoint, device="cpu"), checkpoint)
+        opened = open_checkpoint(checkpoint, download=False)
+        document = describe(AudioTextModel(opened, choose_device("cpu"), checkpoint), checkpoint)
     except CheckpointError:
         facts = facts_of(checkpoint)
         if not facts:

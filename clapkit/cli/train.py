@@ -21,6 +21,7 @@ def train(
     weights: str | None = None,
     download: Flag = False,
     config: Path | None = None,
+    start_from: str | None = None,
     set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
     test_fold: int | None = None,
     folds: str | None = None,
@@ -45,6 +46,7 @@ def train(
         weights: how often a clip of each dataset is drawn in an epoch, such as 1,0.5.
         download: fetch us8k or esc50 from its publisher when it is not on this machine.
         config: a YAML file with differences from the defaults, in place of configs/<dataset>.yaml.
+        start_from: checkpoint that is trained further, such as msclap-2023; same as --set train.start_from=...
         set_: one setting, such as model.embed_dim=256; may be repeated.
         test_fold: official fold kept for the test; the dataset's usual one when left out; 0 keeps none.
         folds: all, or fold numbers such as 1,2,3: train and test once for each, and report mean and spread.
@@ -62,7 +64,7 @@ def train(
     from clapkit.config import load_config, preset
     from clapkit.data.datasets import check_name, load_datasets
 
-    shortcuts = {"train.epochs": epochs, "train.seed": seed}
+    shortcuts = {"train.epochs": epochs, "train.seed": seed, "train.start_from": start_from}
     overrides = (set_ or []) + [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
     names = dataset.split(",")
     output = output or Path("runs") / "+".join(names)

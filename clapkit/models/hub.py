@@ -3,44 +3,87 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from clapkit.errors import CheckpointError, ClapkitError
 from clapkit.progress import is_visible
 
-SMALL_FILES = ["*.json", "*.txt", "*.yaml", "*.safetensors"]
+CHECKPOINT_FILES = ["*.json", "*.txt", "*.yaml", "*.safetensors"]
 """Everything of a checkpoint; pickles are asked for only where there is nothing else."""
 OLD_WEIGHTS = "pytorch_model.bin"
 
 
-def fetch(hub_id: str, file: str | None) -> Path:
-    """One file, or the folder, of a Hub repository.
+def snapshot(
+    hub_id: str, patterns: Sequence[str], is_whole: Callable[[Path], bool], *, download: bool = True
+) -> Path | None:
+    """Some files of a Hub repository, from the cache where they are whole, else from the Hub; None where neither.
+
+    Args:
+        hub_id: such as ``laion/clap-htsat-unfused``.
+        patterns: names of the files that are wanted.
+        is_whole: whether a folder of the cache holds what is needed; a broken download may have left only a part.
+        download: whether the Hub may be asked.
+    """
+    from huggingface_hub import snapshot_download
+
+    def get(is_offline: bool) -> Path | None:
+        return Path(snapshot_download(hub_id, allow_patterns=list(patterns), local_files_only=is_offline))
+
+    cached = _quietly(lambda: get(True))
+    if cached is not None and is_whole(cached):
+        return cached
+    fetched = _quietly(lambda: get(False)) if download else None
+    return fetched if fetched is not None and is_whole(fetched) else None
+
+
+def fetch_checkpoint(hub_id: str, file: str | None, *, download: bool = True) -> Path:
+    """One weights file of a Hub repository, or its folder.
 
     Raises:
         CheckpointError: not in the cache, and not to be had from the Hub.
     """
-    from huggingface_hub import hf_hub_download, snapshot_download
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import disable_progress_bars
+    if file is not None:
+        from huggingface_hub import hf_hub_download
 
-    if not is_visible():
-        disable_progress_bars()
-    for is_offline in (True, False):
-        try:
-            if file is not None:
-                return Path(hf_hub_download(hub_id, file, local_files_only=is_offline))
-            for patterns in (SMALL_FILES, [*SMALL_FILES, OLD_WEIGHTS]):
-                folder = Path(snapshot_download(hub_id, allow_patterns=patterns, local_files_only=is_offline))
-                if any(folder.glob("*.safetensors")) or (folder / OLD_WEIGHTS).is_file():
-                    return folder
-        except (OSError, RuntimeError, HFValidationError):
-            continue
+        ways = (True, False) if download else (True,)
+        places = (
+            _quietly(lambda w=is_offline: Path(hf_hub_download(hub_id, file, local_files_only=w)))
+            for is_offline in ways
+        )
+    else:
+        lists = ([*CHECKPOINT_FILES], [*CHECKPOINT_FILES, OLD_WEIGHTS])
+        places = (snapshot(hub_id, patterns, _has_weights, download=download) for patterns in lists)
+    for place in places:
+        if place is not None:
+            return place
     whole = f"{hub_id}/{file}" if file else hub_id
     raise CheckpointError(
         f"{whole}: not in the Hub's cache, and the Hub cannot be reached or has no such model; connect once, or give "
         "the file or folder that you have."
     )
+
+
+def _has_weights(folder: Path) -> bool:
+    return any(folder.glob("*.safetensors")) or (folder / OLD_WEIGHTS).is_file()
+
+
+def _quietly(get: Callable[[], Path]) -> Path | None:
+    """What ``get`` fetches; None where it cannot, without the library's own warnings and bars."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils import logging as hub_logging
+
+    if not is_visible():
+        disable_progress_bars()
+    verbosity = hub_logging.get_verbosity()
+    hub_logging.set_verbosity_error()  # it would announce each of five attempts
+    try:
+        return get()
+    except (OSError, RuntimeError, HFValidationError):
+        return None
+    finally:
+        hub_logging.set_verbosity(verbosity)
 
 
 def push_folder(save: Callable[[Path], None], repo_id: str, *, private: bool, token: str | None) -> str:

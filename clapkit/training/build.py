@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 
 from clapkit.audio.io import find_sounds
-from clapkit.config import Config
+from clapkit.config import NO_TEXT_TOWER, Config
 from clapkit.data.cache import open_waveforms
 from clapkit.data.log_mels import LogMelStore, open_log_mels
 from clapkit.data.manifest import Manifest, make_table
 from clapkit.errors import ConfigError
+from clapkit.models.checkpoint import Checkpoint
 from clapkit.models.clap import CLAP
+from clapkit.models.opening import open_checkpoint
 from clapkit.models.text_encoder import TextEncoder
 from clapkit.models.text_towers import (
     find_text_folder,
@@ -36,9 +38,9 @@ class Network:
     """A new model and the text tower it learns with.
 
     Attributes:
-        clap: the model; it holds the text tower when that is trained.
+        clap: the model; it holds the text tower when that is trained, or came with the checkpoint it starts from.
         tower: the frozen text tower; None when it is trained.
-        text_sha256: hash of the frozen tower's weights.
+        text_sha256: hash of a frozen tower's weights that are not part of the checkpoint.
     """
 
     clap: CLAP
@@ -46,13 +48,25 @@ class Network:
     text_sha256: str | None
 
 
-def build_network(config: Config, labels: tuple[str, ...], texts: list[str]) -> Network:
-    """Make the network; a new text tower's vocabulary is learned from ``texts``.
+def build_network(
+    config: Config, labels: tuple[str, ...], texts: list[str], start: Checkpoint | None = None
+) -> Network:
+    """Make the network, with random weights or those of a checkpoint.
+
+    Args:
+        config: all settings; with a start, as :func:`settings_of_start` gives them.
+        labels: what the head tells apart.
+        texts: a new text tower's vocabulary is learned from these.
+        start: whose towers and projections are trained further; its head only if its labels are the same.
 
     Raises:
-        ConfigError: a text tower that starts from scratch shall not be trained.
+        ConfigError: a text tower that starts from scratch shall not be trained, or there is none.
     """
     n_labels = len(labels) if config.model.head else 0
+    if config.text.name == NO_TEXT_TOWER:
+        raise ConfigError("text.name=none: contrastive training needs a text tower; start from another checkpoint.")
+    if start is not None:
+        return _continued(config, n_labels, labels, start)
     is_new = is_new_tower(config.text)
     if is_new and not is_trained(config.text):
         raise ConfigError(f"text.name={config.text.name} starts from scratch, so text.trainable must not be false.")
@@ -61,6 +75,40 @@ def build_network(config: Config, labels: tuple[str, ...], texts: list[str]) -> 
         return Network(CLAP(config, n_labels, tower.text_dim, tower), None, None)
     sha256 = weights_sha256(find_text_folder(config.text.name))
     return Network(CLAP(config, n_labels, tower.text_dim), tower, sha256)
+
+
+def settings_of_start(config: Config) -> tuple[Config, Checkpoint | None]:
+    """Open the checkpoint that ``train.start_from`` names; its architecture replaces that of the config.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    if config.train.start_from is None:
+        return config, None
+    start = open_checkpoint(config.train.start_from)
+    own = start.clap.config
+    model = own.model.model_copy(update={key: getattr(config.model, key) for key in ("head", "multilabel")})
+    text = own.text.model_copy(update={"trainable": config.text.trainable})
+    changes = {"audio": own.audio, "encoder": own.encoder, "text": text, "model": model}
+    return config.model_copy(update=changes), start
+
+
+def _continued(config: Config, n_labels: int, labels: tuple[str, ...], start: Checkpoint) -> Network:
+    """The start's network with a head for these labels; a text tower inside it stays inside, trained or not."""
+    inside = start.clap.text_encoder
+    tower = inside or load_text_encoder(config.text, start.text_sha256)
+    trained = is_trained(config.text)
+    clap = CLAP(config, n_labels, start.clap.text_dim, tower if trained or inside is not None else None)
+    given = start.clap.state_dict()
+    if tuple(start.labels) != labels:
+        given = {name: value for name, value in given.items() if not name.startswith("head.")}
+    own = clap.state_dict()
+    clap.load_state_dict(own | {name: value for name, value in given.items() if name in own})
+    if trained:
+        return Network(clap, None, None)
+    if inside is not None:
+        inside.requires_grad_(False)
+    return Network(clap, tower, start.text_sha256)
 
 
 def freeze_unused(clap: CLAP) -> None:

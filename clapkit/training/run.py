@@ -36,12 +36,16 @@ from clapkit.training.build import (
     known_vectors,
     make_data,
     open_backgrounds,
+    settings_of_start,
 )
 from clapkit.training.loop import Outcome, fit
 from clapkit.training.processes import make_accelerator
 from clapkit.training.record import augmentation_samples, run_record, write_split
 from clapkit.training.state import STATE_FILE
 from clapkit.training.texts import TrainingTexts
+
+KEPT_FACTS = ("published", "title", "licence", "trained_on", "saw_esc50", "saw_us8k")
+"""What stays true of a checkpoint that is trained further."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,8 @@ def train_and_test(
         DatasetError: too few clips, or recordings on both sides of the split.
         TrainingError: the loss is no longer a number.
     """
-    config, split = _fitted_config(run), run.split
+    split = run.split
+    config, start = settings_of_start(_fitted_config(run))
     _refuse_to_lose(run.output, overwrite=overwrite, resume=resume)
     leakage = check_leakage(split)
     _check_rows_and_losses(split, config)
@@ -108,7 +113,7 @@ def train_and_test(
 
     torch.manual_seed(config.train.seed)  # initial weights
     texts = TrainingTexts(split.train, run.texts_of)
-    network = build_network(config, run.manifest.labels, texts.texts)
+    network = build_network(config, run.manifest.labels, texts.texts, start)
     freeze_unused(network.clap.to(accelerator.device))
     manner = "frozen" if network.tower else "trained"
     report(f"text tower {config.text.name}, {manner}; {len(texts.texts)} training texts")
@@ -123,7 +128,8 @@ def train_and_test(
     identity = run_id(run)
     outcome = fit(network.clap, train, validation, accelerator, state_folder(run.output), identity, report)
     network = Network(outcome.clap, network.tower, network.text_sha256)
-    model = AudioTextModel(_checkpoint(run, config, network, accelerator.device), accelerator.device, str(run.output))
+    checkpoint = _checkpoint(run, config, network, accelerator.device, start)
+    model = AudioTextModel(checkpoint, accelerator.device, str(run.output))
     if accelerator.is_main_process:
         record = {"id": identity} | run_record(
             config, run.manifest.dataset, split, leakage, run.command, accelerator.device, outcome.seconds,
@@ -195,17 +201,21 @@ def _check_rows_and_losses(split: Split, config: Config) -> None:
         )
 
 
-def _checkpoint(run: Run, config: Config, network: Network, device: torch.device) -> Checkpoint:
+def _checkpoint(
+    run: Run, config: Config, network: Network, device: torch.device, start: Checkpoint | None
+) -> Checkpoint:
     texts = known_vectors(network, run.manifest, run.texts_of)
     training = {
         "dataset": run.manifest.dataset, "split": run.split.note, "leaky": run.split.leaky,
         "n_clips": len(run.split.train), "epochs": config.train.epochs, "device": str(device),
         "unseen_labels": list(run.unseen_labels),
     }  # fmt: skip
-    heard = pd.concat([run.split.train, run.split.validation])
-    return Checkpoint(
-        network.clap, list(run.manifest.labels), network.text_sha256, texts, training, {}, sorted(set(heard["source"]))
-    )
+    heard = set(pd.concat([run.split.train, run.split.validation])["source"])
+    if start is not None:
+        kept = {key: start.training[key] for key in KEPT_FACTS if key in start.training}
+        training |= {"started_from": config.train.start_from, **kept}
+        heard |= set(start.sources)
+    return Checkpoint(network.clap, list(run.manifest.labels), network.text_sha256, texts, training, {}, sorted(heard))
 
 
 def _test_and_save(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from clapkit.errors import CheckpointError
 from clapkit.models.checkpoint import RECORD_FILE, Checkpoint, load_checkpoint
-from clapkit.models.hub import fetch
+from clapkit.models.hub import fetch_checkpoint
 from clapkit.models.published import clapcap, hugging_face, laion, msclap
 from clapkit.models.published.catalogue import PUBLISHED, facts_of
 from clapkit.models.published.reading import read_weights
@@ -59,15 +59,16 @@ def read_folder(folder: Path) -> Checkpoint:
     return checkpoint
 
 
-def read_published(name: str) -> Checkpoint:
+def read_published(name: str, *, download: bool = True) -> Checkpoint:
     """Find a published model by name, in the Hub's cache or on the Hub, and read it.
 
     Args:
         name: one of :data:`clapkit.models.published.catalogue.PUBLISHED`, or the Hub id of any ``ClapModel`` or of a
             checkpoint that clapkit uploaded.
+        download: whether the Hub may be asked where its cache holds nothing.
     """
     known = PUBLISHED.get(name)
-    place = fetch(known.hub_id if known else name, known.file if known else None)
+    place = fetch_checkpoint(known.hub_id if known else name, known.file if known else None, download=download)
     if (place / RECORD_FILE).is_file():
         return load_checkpoint(place)
     checkpoint = read_file(place) if place.is_file() else read_folder(place)
