@@ -17,13 +17,15 @@ from clapkit.data.prompts import check_labels, prompts_for
 from clapkit.device import choose_device, choose_dtype
 from clapkit.errors import ClapkitError, TextModelError
 from clapkit.models.card import model_card
-from clapkit.models.checkpoint import Checkpoint, audio_fingerprint, save_checkpoint, weights_fingerprint
+from clapkit.models.checkpoint import Checkpoint, audio_fingerprint, save_checkpoint
 from clapkit.models.hub import push_folder
 from clapkit.models.inference import ClipOutput, encode_clips
 from clapkit.models.opening import open_checkpoint
+from clapkit.models.weights import weights_fingerprint
 
 DEFAULT_CHECKPOINT = "base"
 BATCH_TEXTS = 64
+BATCH_CAPTIONS = 8
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,25 @@ class AudioTextModel:
         scores = [self.score_labels(output, labels, label_vectors) for output in outputs]
         return scores if isinstance(wav, list) else scores[0]
 
+    def caption(self, wav: Any, *, n_beams: int = 5, sample_rate: int | None = None) -> Any:
+        """Describe a sound in a sentence.
+
+        Args:
+            wav: a sound, or a list of sounds.
+            n_beams: sentences followed at once by the search; 1 takes the likeliest word each time.
+            sample_rate: rate of arrays in Hz.
+
+        Returns:
+            A ``str``; a list of them for a list of sounds.
+
+        Raises:
+            AudioError: a sound that cannot be used.
+            ClapkitError: the model has no caption model; use :meth:`zeroshot` with descriptions.
+        """
+        outputs = self.encode(_waveforms(wav, self.config, sample_rate))
+        captions = self.write_captions([output.embedding for output in outputs], n_beams)
+        return captions if isinstance(wav, list) else captions[0]
+
     def embed_audio(self, wavs: Any, *, sample_rate: int | None = None) -> np.ndarray:
         """Embed sounds; long ones are cut into windows whose vectors are averaged.
 
@@ -173,6 +194,18 @@ class AudioTextModel:
         logits = similarity * float(self.clap.scale().detach())
         exponents = np.exp(logits - logits.max())
         return _ranked(labels, exponents / exponents.sum(), similarity)
+
+    def write_captions(self, embeddings: Sequence[np.ndarray], n_beams: int = 5) -> list[str]:
+        """A sentence for each encoded clip's vector ``(embed_dim,)``."""
+        captioner = self.checkpoint.captioner
+        if captioner is None:
+            raise ClapkitError(
+                f"{self.name}: has no caption model; use clapcap, or score descriptions of your own with zeroshot."
+            )
+        captioner.to(self.device)
+        batches = [embeddings[start : start + BATCH_CAPTIONS] for start in range(0, len(embeddings), BATCH_CAPTIONS)]
+        vectors = (torch.from_numpy(np.stack(batch)).to(self.device) for batch in batches)
+        return [sentence for batch in vectors for sentence in captioner.caption(batch, n_beams=n_beams)]
 
     def encode(self, waveforms: Iterable[np.ndarray]) -> Iterator[ClipOutput]:
         """Encode decoded clips ``(n_channels, n_samples)`` at the model's rate, one output each, in order."""

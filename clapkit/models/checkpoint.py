@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,11 +14,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
 
 from clapkit.config import NO_TEXT_TOWER, AudioConfig, Config, load_config, save_config
 from clapkit.errors import CheckpointError, ConfigError, TextModelError
 from clapkit.models.clap import CLAP
+from clapkit.models.weights import load_strictly, weights_fingerprint
 from clapkit.storage import replacing_folder
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 RECORD_FILE, CONFIG_FILE, METRICS_FILE, SOURCES_FILE = "checkpoint.yaml", "config.yaml", "metrics.json", "sources.txt"
 WEIGHTS_FILE, TEXTS_FILE, TEXT_FOLDER = "model.safetensors", "texts.safetensors", "text"
-CARD_FILE = "README.md"
+CARD_FILE, CAPTION_FOLDER = "README.md", "caption"
 LATER_SETTINGS = {"filter_rate_hz": None, "padding": "zero", "fused_s": None}
 """Settings that format 1 did not have, with what they were then; so older checkpoints keep their fingerprint."""
 
@@ -99,6 +98,10 @@ def write_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
     (folder / METRICS_FILE).write_text(json.dumps(checkpoint.metrics, indent=2) + "\n", encoding="utf-8")
     if clap.text_encoder is not None:
         clap.text_encoder.save_structure(folder / TEXT_FOLDER)
+    if checkpoint.captioner is not None:
+        from clapkit.models.caption import save_captioner
+
+        save_captioner(checkpoint.captioner, folder / CAPTION_FOLDER)
     if checkpoint.texts:
         vectors = np.stack(list(checkpoint.texts.values())).astype(np.float32)
         save_arrays({"vectors": vectors}, folder / TEXTS_FILE, {"texts": json.dumps(list(checkpoint.texts))})
@@ -131,36 +134,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         training=record["training"],
         metrics=_read_json(folder / METRICS_FILE),
         sources=_read_text(folder / SOURCES_FILE).splitlines(),
+        captioner=_read_captioner(folder / CAPTION_FOLDER),
     )
-
-
-def load_strictly(model: nn.Module, state: Mapping[str, Tensor], origin: str, advice: str) -> None:
-    """Give a model its weights; every key must be there once, in the right shape.
-
-    Raises:
-        CheckpointError: a key is missing, unexpected, or has another shape; the message starts with ``origin`` and
-            ends with ``advice``.
-    """
-    expected = model.state_dict()
-    missing, unexpected = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
-    if missing or unexpected:
-        raise CheckpointError(
-            f"{origin}: {_some(missing, 'missing')}{_some(unexpected, 'unexpected')}"
-            f"the weights do not belong to this model; {advice}."
-        )
-    if wrong := [name for name in expected if expected[name].shape != state[name].shape]:
-        shapes = f"{tuple(state[wrong[0]].shape)} instead of {tuple(expected[wrong[0]].shape)}"
-        raise CheckpointError(f"{origin}: {wrong[0]} has shape {shapes}; {advice}.")
-    model.load_state_dict({name: state[name].to(value.dtype) for name, value in expected.items()})
-
-
-def weights_fingerprint(clap: CLAP) -> str:
-    """A short hash of every tensor of the model, its name included."""
-    digest = hashlib.sha256()
-    for name, value in sorted(clap.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def audio_fingerprint(audio: AudioConfig) -> str:
@@ -225,6 +200,14 @@ def _read_text_encoder(folder: Path, config: Config) -> TextEncoder:
         raise CheckpointError(f"{error} Restore the folder as it was saved.") from None
 
 
+def _read_captioner(folder: Path) -> Captioner | None:
+    if not folder.is_dir():
+        return None
+    from clapkit.models.caption import load_captioner
+
+    return load_captioner(folder)
+
+
 def _read_json(file: Path) -> dict[str, Any]:
     try:
         return json.loads(_read_text(file))
@@ -248,7 +231,3 @@ def _read_texts(file: Path) -> dict[str, np.ndarray]:
     with safe_open(file, framework="numpy") as opened:
         texts = json.loads(opened.metadata()["texts"])
     return dict(zip(texts, vectors, strict=True))
-
-
-def _some(names: list[str], what: str) -> str:
-    return f"{len(names)} {what} key(s) such as {names[0]}; " if names else ""

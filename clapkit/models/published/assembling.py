@@ -9,9 +9,10 @@ from torch import Tensor
 
 from clapkit.config import Config, TextConfig
 from clapkit.errors import CheckpointError
-from clapkit.models.checkpoint import Checkpoint, load_strictly
+from clapkit.models.checkpoint import Checkpoint
 from clapkit.models.clap import CLAP
 from clapkit.models.published.renaming import Rules, rename
+from clapkit.models.weights import load_strictly
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig

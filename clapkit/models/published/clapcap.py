@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from clapkit.config import NO_TEXT_TOWER, load_config, preset
-from clapkit.models.checkpoint import Checkpoint, load_strictly
+from clapkit.models.checkpoint import Checkpoint
 from clapkit.models.published.assembling import ADVICE, assemble
 from clapkit.models.published.msclap import HTSAT_PLACE, HTSAT_PREFIX, projection_rules
 from clapkit.models.published.renaming import HTSAT_RULES, TEXT_RULES, rename, within
 from clapkit.models.published.sizes import gpt2_structure, htsat_settings
+from clapkit.models.weights import load_strictly
 
 AUDIO, MAPPER, DECODER = f"clap.base.{HTSAT_PREFIX}", "clap_project.", "gpt."
 
@@ -25,9 +27,11 @@ def read_clapcap(weights: Mapping[str, Tensor], origin: str) -> Checkpoint:
     overrides += [f"text.name={NO_TEXT_TOWER}", "text.pooling=auto", "model.text_projection=none"]
     config = load_config([preset("msclap-2023")], overrides)
     parts = {key: value for key, value in weights.items() if key.startswith("clap.")}
+    parts["logit_scale"] = torch.zeros(())  # the temperature of sounds and texts, of which this file knows nothing
     rules = [
         *within(AUDIO, HTSAT_PLACE, HTSAT_RULES),
         *projection_rules("clap.projection.", "audio_projection."),
+        ("logit_scale", "logit_scale"),
     ]
     checkpoint = assemble(config, None, parts, rules, origin, weights.get(f"{AUDIO}logmel_extractor.melW"))
 
