@@ -25,4 +25,5 @@ def convert(source: str, destination: Path, *, tokenizer: Tokenizer = None, over
     if tower is not None and not tower.has_tokenizer:
         note(f"no tokenizer inside: texts need {model.config.text.name}'s, found on the Hub or given by --tokenizer")
     model.save_pretrained(destination, overwrite=overwrite)
-    print(f'{source} → {destination}; try: clapkit zeroshot --labels "dog barking,siren" --checkpoint {destination}')
+    tried = 'zeroshot --labels "dog barking,siren"' if model.checkpoint.captioner is None else "caption FILE"
+    print(f"{source} → {destination}; try: clapkit {tried} --checkpoint {destination}")

@@ -19,7 +19,7 @@ def model_card(checkpoint: Checkpoint, name: str) -> str:
     licence = str(training.get("licence", "not stated"))
     front = {
         "library_name": "clapkit",
-        "license": LICENCES.get(licence, "other"),
+        "license": LICENCES.get(licence.split(" (")[0], "other"),
         "pipeline_tag": "zero-shot-audio-classification",
         "tags": ["clap", "audio", "contrastive"],
     }

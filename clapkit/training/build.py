@@ -97,6 +97,7 @@ def _continued(config: Config, n_labels: int, labels: tuple[str, ...], start: Ch
     """The start's network with a head for these labels; a text tower inside it stays inside, trained or not."""
     inside = start.clap.text_encoder
     tower = inside or load_text_encoder(config.text, start.text_sha256)
+    _ = tower.tokenizer  # a missing one is found now, before hours of preparation
     trained = is_trained(config.text)
     clap = CLAP(config, n_labels, start.clap.text_dim, tower if trained or inside is not None else None)
     given = start.clap.state_dict()

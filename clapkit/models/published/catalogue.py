@@ -110,10 +110,22 @@ FAMILIES = {"laion": "laion/clap-htsat-unfused", "laion-fused": "laion/clap-htsa
 """Recognised from keys alone, a file of LAION may be any of its models; these stand for them."""
 
 
-def facts_of(name: str) -> dict[str, Any]:
-    """What ``info`` shows of a published model or family; nothing for an unknown one."""
+def facts_of(name: str, *, is_certain: bool = True) -> dict[str, Any]:
+    """What ``info`` shows of a published model or family; nothing for an unknown one.
+
+    Args:
+        name: of :data:`PUBLISHED` or :data:`FAMILIES`.
+        is_certain: whether the weights are known to be the published ones; others may have the same keys.
+    """
     known = PUBLISHED.get(FAMILIES.get(name, name))
     if known is None:
         return {}
     facts = {key: value for key, value in asdict(known).items() if value is not None and key not in ("hub_id", "file")}
-    return {"published": name, **facts}
+    if is_certain:
+        return {"published": name, **facts}
+    kept = ("licence", "trained_on", "saw_esc50", "saw_us8k")
+    return {
+        "published": f"{name}, going by its keys",
+        "title": f"in the layout of {known.title}",
+        **{key: f"{facts[key]} (of the published weights)" for key in kept},
+    }

@@ -20,7 +20,8 @@ AUDIO, MAPPER, DECODER = f"clap.base.{HTSAT_PREFIX}", "clap_project.", "gpt."
 
 def read_clapcap(weights: Mapping[str, Tensor], origin: str) -> Checkpoint:
     """The audio tower with its projection, the mapper, and GPT-2; there is no text tower inside."""
-    from clapkit.models.caption import Captioner, PrefixMapper
+    from clapkit.models.caption import MSCLAP_END, Captioner
+    from clapkit.models.prefix_mapper import PrefixMapper
 
     embed_dim = weights["clap.projection.linear1.weight"].shape[0]
     overrides = [f"model.embed_dim={embed_dim}", "model.head=false", *htsat_settings(weights, AUDIO)]
@@ -42,7 +43,7 @@ def read_clapcap(weights: Mapping[str, Tensor], origin: str) -> Checkpoint:
     clip_length = weights[f"{MAPPER}linear.weight"].shape[0] // width
     mapper = PrefixMapper(embed_dim, width, prefix_length=prefix_length, clip_length=clip_length, n_layers=n_layers)
     decoder = GPT2LMHeadModel(gpt2_structure(weights, f"{DECODER}transformer."))
-    captioner = Captioner(mapper, decoder, "gpt2")
+    captioner = Captioner(mapper, decoder, "gpt2", end=MSCLAP_END)
     rules = [
         *within(MAPPER, "mapper.", [("(.*)", r"\1")]),
         *within(f"{DECODER}transformer.", "decoder.transformer.", TEXT_RULES),

@@ -42,7 +42,7 @@ def read_file(file: Path) -> Checkpoint:
         checkpoint = read(weights, str(file))
     except KeyError as error:
         raise CheckpointError(f"{file}: lacks {error.args[0]}, so it is not a whole {name}; get it again.") from None
-    checkpoint.training.update(facts_of(name))
+    checkpoint.training.update(facts_of(name, is_certain=False))
     return checkpoint
 
 
@@ -55,7 +55,7 @@ def read_folder(folder: Path) -> Checkpoint:
     """Read a folder of transformers' ``ClapModel``."""
     checkpoint = hugging_face.read_hugging_face(folder)
     is_fused = checkpoint.clap.config.audio.fused_s is not None
-    checkpoint.training.update(facts_of("laion-fused" if is_fused else "laion"))
+    checkpoint.training.update(facts_of("laion-fused" if is_fused else "laion", is_certain=False))
     return checkpoint
 
 
