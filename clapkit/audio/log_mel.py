@@ -18,6 +18,8 @@ except (ImportError, OSError, RuntimeError) as error:
 
 POWER_FLOOR = 1e-10
 """Smallest mel power; −100 dB."""
+LOWEST_LEVEL_DB = -80.0
+"""What is softer than this on average counts as near silence, and is not made louder by ``level: relative``."""
 
 
 class LogMel(nn.Module):
@@ -63,11 +65,23 @@ class LogMel(nn.Module):
         if self.config.top_db is not None:  # per clip, so that a batch never changes a clip
             decibels = decibels.maximum(decibels.amax(dim=(1, 2, 3), keepdim=True) - self.config.top_db)
         log_mel = (decibels - self.config.mean_db) / self.config.std_db
-        if self.config.padding != "zero":
-            return log_mel, torch.full_like(n_valid_samples, log_mel.shape[-1])
-        n_valid_frames = (n_valid_samples + self.config.hop_length - 1) // self.config.hop_length
-        n_valid_frames = n_valid_frames.clamp(1, log_mel.shape[-1])
-        return mask_frames(log_mel, n_valid_frames), n_valid_frames
+        if self.config.padding == "zero":
+            n_valid_frames = (n_valid_samples + self.config.hop_length - 1) // self.config.hop_length
+            n_valid_frames = n_valid_frames.clamp(1, log_mel.shape[-1])
+        else:
+            n_valid_frames = torch.full_like(n_valid_samples, log_mel.shape[-1])
+        if self.config.level == "relative":
+            lowest = (LOWEST_LEVEL_DB - self.config.mean_db) / self.config.std_db
+            log_mel = log_mel - _mean_level(log_mel, n_valid_frames).clamp_min(lowest).view(-1, 1, 1, 1)
+        if self.config.padding == "zero":
+            log_mel = mask_frames(log_mel, n_valid_frames)
+        return log_mel, n_valid_frames
+
+
+def _mean_level(log_mel: Tensor, n_valid_frames: Tensor) -> Tensor:
+    """Mean over channels, bins and valid frames: ``(batch,)``."""
+    by_frame = log_mel.mean(dim=(1, 2))  # (batch, n_frames)
+    return mask_frames(by_frame, n_valid_frames).sum(dim=1) / n_valid_frames
 
 
 def mask_frames(features: Tensor, n_valid_frames: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ FORMAT_VERSION = 1
 RECORD_FILE, CONFIG_FILE, METRICS_FILE, SOURCES_FILE = "checkpoint.yaml", "config.yaml", "metrics.json", "sources.txt"
 WEIGHTS_FILE, TEXTS_FILE, TEXT_FOLDER = "model.safetensors", "texts.safetensors", "text"
 CARD_FILE, CAPTION_FOLDER = "README.md", "caption"
-LATER_SETTINGS = {"filter_rate_hz": None, "padding": "zero", "fused_s": None}
+LATER_SETTINGS = {"filter_rate_hz": None, "padding": "zero", "fused_s": None, "level": "absolute"}
 """Settings that format 1 did not have, with what they were then; so older checkpoints keep their fingerprint."""
 
 RECORD_KINDS = {"labels": list, "text": dict, "fingerprint": dict, "training": dict}
@@ -90,6 +90,7 @@ def write_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
         "fingerprint": {
             "weights": weights_fingerprint(clap),
             "preprocessing": audio_fingerprint(clap.config.audio),
+            "settings": _file_hash(folder / CONFIG_FILE),
         },
         "training": checkpoint.training,
     }
@@ -188,7 +189,13 @@ def _read_config(folder: Path, record: dict[str, Any]) -> Config:
             f"{folder / CONFIG_FILE}: its preprocessing has fingerprint {audio_fingerprint(config.audio)}, the model "
             f"was trained with {record['fingerprint']['preprocessing']}; restore the folder as it was saved."
         )
+    if record["fingerprint"].get("settings", _file_hash(folder / CONFIG_FILE)) != _file_hash(folder / CONFIG_FILE):
+        raise CheckpointError(f"{folder / CONFIG_FILE}: was changed; restore the folder as it was saved.")
     return config
+
+
+def _file_hash(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
 
 
 def _read_text_encoder(folder: Path, config: Config) -> TextEncoder:
