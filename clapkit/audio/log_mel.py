@@ -19,7 +19,7 @@ except (ImportError, OSError, RuntimeError) as error:
 POWER_FLOOR = 1e-10
 """Smallest mel power; −100 dB."""
 LOWEST_LEVEL_DB = -80.0
-"""What is softer than this on average counts as near silence, and is not made louder by ``level: relative``."""
+"""What is softer than this on average counts as near silence, and is not made louder by ``level``."""
 
 
 class LogMel(nn.Module):
@@ -70,18 +70,15 @@ class LogMel(nn.Module):
             n_valid_frames = n_valid_frames.clamp(1, log_mel.shape[-1])
         else:
             n_valid_frames = torch.full_like(n_valid_samples, log_mel.shape[-1])
-        if self.config.level == "relative":
+        if self.config.level != "absolute":
             lowest = (LOWEST_LEVEL_DB - self.config.mean_db) / self.config.std_db
-            log_mel = log_mel - _mean_level(log_mel, n_valid_frames).clamp_min(lowest).view(-1, 1, 1, 1)
+            means = mask_frames(log_mel, n_valid_frames).sum(dim=-1) / n_valid_frames.view(-1, 1, 1)
+            if self.config.level == "relative":
+                means = means.mean(dim=(1, 2), keepdim=True)
+            log_mel = log_mel - means.clamp_min(lowest)[..., None]
         if self.config.padding == "zero":
             log_mel = mask_frames(log_mel, n_valid_frames)
         return log_mel, n_valid_frames
-
-
-def _mean_level(log_mel: Tensor, n_valid_frames: Tensor) -> Tensor:
-    """Mean over channels, bins and valid frames: ``(batch,)``."""
-    by_frame = log_mel.mean(dim=(1, 2))  # (batch, n_frames)
-    return mask_frames(by_frame, n_valid_frames).sum(dim=1) / n_valid_frames
 
 
 def mask_frames(features: Tensor, n_valid_frames: Tensor) -> Tensor:

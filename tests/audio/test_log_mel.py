@@ -123,19 +123,22 @@ def test_a_picture_for_people_has_as_many_frames_as_the_clip_lasts(n_samples: in
     assert picture.min() >= -100.001
 
 
-def test_a_relative_level_forgets_loudness_but_does_not_make_silence_loud() -> None:
-    relative = LogMel(AudioConfig(sample_rate=16_000, window_s=1.0, level="relative"))
+@pytest.mark.parametrize("level", ["relative", "flat"])
+def test_a_level_forgets_loudness_but_does_not_make_silence_loud(level: str) -> None:
+    levelled = LogMel(AudioConfig(sample_rate=16_000, window_s=1.0, level=level))
     absolute = LogMel(AudioConfig(sample_rate=16_000, window_s=1.0))
     waveform = torch.rand(2, 1, 16_000, generator=torch.Generator().manual_seed(0)) - 0.5
     n_valid = torch.tensor([16_000, 9_000])
     waveform[1, :, 9_000:] = 0
-    loud, n_frames = relative(waveform, n_valid)
-    soft, _ = relative(0.1 * waveform, n_valid)
+    loud, n_frames = levelled(waveform, n_valid)
+    soft, _ = levelled(0.1 * waveform, n_valid)
     torch.testing.assert_close(loud, soft, atol=1e-3, rtol=0)
     for picture, own, frames in zip(loud, absolute(waveform, n_valid)[0], n_frames.tolist(), strict=True):
-        torch.testing.assert_close(picture[..., :frames].mean(), torch.tensor(0.0), atol=1e-5, rtol=0)
+        means = picture[..., :frames].mean(dim=(0, 1, 2) if level == "relative" else 2)
+        torch.testing.assert_close(means, torch.zeros_like(means), atol=1e-5, rtol=0)
         shift = own[..., :frames] - picture[..., :frames]
-        torch.testing.assert_close(shift, shift.mean().expand_as(shift), atol=1e-4, rtol=0)
+        torch.testing.assert_close(shift, shift[..., :1].expand_as(shift), atol=1e-4, rtol=0)
+        assert (float(shift.std()) < 1e-4) == (level == "relative")
         assert not picture[..., frames:].any()
-    silence, _ = relative(torch.zeros(1, 1, 16_000), torch.tensor([16_000]))
+    silence, _ = levelled(torch.zeros(1, 1, 16_000), torch.tensor([16_000]))
     assert float(silence[..., :-1].max()) < -0.9  # -100 dB, raised by no more than the lowest level of -80 dB
