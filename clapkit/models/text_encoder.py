@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -66,7 +67,7 @@ class TextEncoder(nn.Module):
     def _prepared(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
         tokenizer.padding_side = "right"
         if self.pooling == "msclap_gpt2":
-            tokenizer.pad_token = MSCLAP_PADDING
+            tokenizer.add_special_tokens({"pad_token": MSCLAP_PADDING})  # so it is cut out before pairs are merged
         elif tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         if self.pooling == "last" and tokenizer.eos_token is None:
@@ -81,18 +82,24 @@ class TextEncoder(nn.Module):
 
     def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """Texts → ``input_ids`` and ``attention_mask``, both ``(n_texts, n_tokens)`` int64."""
-        if self.pooling == "last":
-            end = self.tokenizer.eos_token_id
-            kept = self.context_length - 1
-            ids = [[*row[:kept], end] for row in self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
-            tokens = self.tokenizer.pad({"input_ids": ids}, return_tensors="pt")
+        if self.pooling in ("last", "msclap_gpt2"):
+            tokens = self.tokenizer.pad({"input_ids": [self._with_end(text) for text in texts]}, return_tensors="pt")
         else:
-            suffix = MSCLAP_SUFFIX if self.pooling == "msclap_gpt2" else ""
             tokens = self.tokenizer(
-                [text + suffix for text in texts], padding=True, truncation=True, max_length=self.context_length,
-                return_tensors="pt",
-            )  # fmt: skip
+                list(texts), padding=True, truncation=True, max_length=self.context_length, return_tensors="pt"
+            )
         return {key: tokens[key] for key in ("input_ids", "attention_mask")}
+
+    def _with_end(self, text: str) -> list[int]:
+        """A text's tokens for GPT-2, cut so that its end stays."""
+        read = partial(self.tokenizer.encode, add_special_tokens=False)
+        if self.pooling == "msclap_gpt2":
+            ids, n_end = read(text + MSCLAP_SUFFIX), len(read(MSCLAP_SUFFIX))
+        else:
+            ids, n_end = [*read(text), self.tokenizer.eos_token_id], 1
+        if len(ids) <= self.context_length:
+            return ids
+        return ids[: self.context_length - n_end] + ids[-n_end:]
 
     def forward(self, texts: Sequence[str]) -> Tensor:
         """Texts → ``(n_texts, text_dim)`` float32."""
