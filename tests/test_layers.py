@@ -35,6 +35,9 @@ HOMES = {  # library: the only places that may import it; the command line may n
     "pandas": ["data/", "search/", "evaluation/", "training/"],
     "cyclopts": ["cli/"],
     "rich": ["progress.py"],
+    "onnx": ["models/onnx_export.py"],
+    "onnxscript": ["models/onnx_export.py"],
+    "onnxruntime": ["models/onnx_export.py", "models/onnx_check.py"],
 }
 HEAVY = ["torch", "pandas", "transformers", "accelerate", "faiss", "matplotlib"]
 IMPORT_SECONDS = 0.3

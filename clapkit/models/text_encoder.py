@@ -121,7 +121,8 @@ class TextEncoder(nn.Module):
             return (hidden * attention_mask[..., None]).sum(dim=1) / attention_mask.sum(dim=1, keepdim=True)
         counted = attention_mask if self.pooling == "last" else input_ids != 0
         last = counted.sum(dim=1) - 1
-        return hidden[torch.arange(len(hidden), device=hidden.device), last]
+        rows = torch.arange(hidden.shape[0], device=hidden.device)  # len(hidden) would freeze the batch of an export
+        return hidden[rows, last]
 
     def save_structure(self, folder: Path) -> None:
         """Write the transformer's config, the tokenizer if it is here, and mean pooling as its mark."""
