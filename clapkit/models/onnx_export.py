@@ -182,10 +182,7 @@ def _about(checkpoint: Checkpoint, tower: TextEncoder | None, checks: list[Tower
     clap, audio = checkpoint.clap, checkpoint.clap.config.audio
     text = None
     if tower is not None:
-        from clapkit.models.onnx_tokenizer import suffix_of
-
-        text = {"file": TEXT_FILE, "tokenizer": TOKENIZER_FILE, "suffix": suffix_of(tower)}
-        text["context_length"] = tower.context_length
+        text = {"file": TEXT_FILE, "tokenizer": TOKENIZER_FILE, "context_length": tower.context_length}
     settings = audio.model_dump(include={"sample_rate", "n_channels", "window_s", "padding"})
     return {
         "name": name,

@@ -19,11 +19,6 @@ CHECK_TEXTS = (
 """Short and long, with marks and letters of other languages; the last one is cut."""
 
 
-def suffix_of(tower: TextEncoder) -> str:
-    """What is written behind every text before it is tokenized."""
-    return MSCLAP_SUFFIX if tower.pooling == "msclap_gpt2" else ""
-
-
 def standalone_tokenizer(tower: TextEncoder) -> Tokenizer:
     """Give :meth:`TextEncoder.tokenize` as a tokenizer whose ``encode_batch`` needs no further settings.
 
@@ -34,10 +29,11 @@ def standalone_tokenizer(tower: TextEncoder) -> Tokenizer:
     if getattr(given, "backend_tokenizer", None) is None:
         raise TextModelError(f"{given.name_or_path}: has no tokenizer.json; give --tokenizer FOLDER with one.")
     tokenizer = Tokenizer.from_str(given.backend_tokenizer.to_str())
-    if tower.pooling == "last":
-        end = given.eos_token
+    if tower.pooling in ("last", "msclap_gpt2"):
+        ids = given.encode(MSCLAP_SUFFIX, add_special_tokens=False)
+        marks = given.convert_ids_to_tokens(ids if tower.pooling == "msclap_gpt2" else [given.eos_token_id])
         tokenizer.post_processor = processors.TemplateProcessing(
-            single=f"$A {end}", special_tokens=[(end, given.eos_token_id)]
+            single=["$A", *marks], special_tokens=[(mark, given.convert_tokens_to_ids(mark)) for mark in marks]
         )
     tokenizer.enable_truncation(tower.context_length, direction=given.truncation_side)
     tokenizer.enable_padding(pad_id=given.pad_token_id, pad_token=given.pad_token)
@@ -47,7 +43,7 @@ def standalone_tokenizer(tower: TextEncoder) -> Tokenizer:
 
 def _check(tower: TextEncoder, tokenizer: Tokenizer) -> None:
     expected = tower.tokenize(CHECK_TEXTS)
-    found = tokenizer.encode_batch([text + suffix_of(tower) for text in CHECK_TEXTS])
+    found = tokenizer.encode_batch(list(CHECK_TEXTS))
     same_ids = [row.ids for row in found] == expected["input_ids"].tolist()
     if not (same_ids and [row.attention_mask for row in found] == expected["attention_mask"].tolist()):
         raise TextModelError(

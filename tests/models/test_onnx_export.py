@@ -35,7 +35,7 @@ from clapkit.models.clap import CLAP
 from clapkit.models.onnx_check import check_audio, check_sounds
 from clapkit.models.onnx_export import OnnxExport, export_onnx
 from clapkit.models.onnx_graphs import ZeroPaddedPool
-from clapkit.models.onnx_tokenizer import CHECK_TEXTS, standalone_tokenizer, suffix_of
+from clapkit.models.onnx_tokenizer import CHECK_TEXTS, standalone_tokenizer
 from clapkit.models.text_encoder import TextEncoder
 from clapkit.models.text_towers import weights_sha256
 from clapkit.models.tokenizer import train_byte_bpe, train_wordpiece
@@ -154,7 +154,6 @@ def test_the_folder_holds_all_that_is_needed(exported: SimpleNamespace) -> None:
     assert about["audio"]["sample_rate"] == 44_100
     assert about["audio"]["n_window_samples"] == 88_200
     assert about["audio"]["padding"] == "repeat"
-    assert about["text"]["suffix"] == " <|endoftext|>"
     assert about["logit_scale"] == pytest.approx(1 / 0.07)
     assert set(about["fingerprint"]) == {"weights", "preprocessing"}
     assert (exported.folder / "README.md").read_text().startswith("# tiny")
@@ -245,9 +244,7 @@ def test_the_tokenizer_alone_gives_the_towers_tokens(kind: str, tmp_path: Path) 
     tower = text_tower(kind)
     standalone_tokenizer(tower).save(str(tmp_path / "tokenizer.json"))
     texts = ["wind", "a dog! and a bird! " * 9, "läuten"]
-    rows = Tokenizer.from_file(str(tmp_path / "tokenizer.json")).encode_batch(
-        [text + suffix_of(tower) for text in texts]
-    )
+    rows = Tokenizer.from_file(str(tmp_path / "tokenizer.json")).encode_batch(texts)
     expected = tower.tokenize(texts)
     assert [row.ids for row in rows] == expected["input_ids"].tolist()
     assert [row.attention_mask for row in rows] == expected["attention_mask"].tolist()
