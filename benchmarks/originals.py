@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import soundfile
@@ -51,8 +52,7 @@ class TransformersClap:
         self.extractor = ClapFeatureExtractor(
             truncation="rand_trunc", padding="repeatpad", frequency_min=50, frequency_max=14000
         )  # as laion/clap-htsat-unfused has it
-        self.device = device
-        with filling(self.model):
+        with filling_batch_norm(self.model):
             self.embed(files[:FILL_CLIPS], FILL_CLIPS)
         self.model.save_pretrained(folder)
         self.extractor.save_pretrained(folder)
@@ -88,23 +88,19 @@ class Msclap2022:
     def __init__(self, folder: Path, files: Sequence[Path], device: torch.device) -> None:
         from msclap import CLAPWrapper as module
 
-        from_file = importlib.util.find_spec("torchcodec") is not None
-        if not from_file:
+        self.loading = "torchaudio.load and Resample"
+        if importlib.util.find_spec("torchcodec") is None:
             module.torchaudio.load = load_channels
-        self.loading = (
-            "torchaudio.load" if from_file else "soundfile in place of torchaudio.load, which lacks torchcodec"
-        )
+            self.loading = "soundfile in place of torchaudio.load, for want of torchcodec; torchaudio's Resample"
         folder.mkdir(parents=True)
         self.weights = folder / "CLAP_weights_2022.pth"
         torch.save({"model": {}}, self.weights)  # it does not load strictly, so these weights stay random
         torch.manual_seed(0)
         with tempfile.TemporaryDirectory() as place:
             write_small_bert(Path(place) / "bert-base-uncased")
-            before = Path.cwd()
-            os.chdir(place)  # transformers takes the folder for the model of this name
-            self.wrapper = module.CLAPWrapper(self.weights, version="2022", use_cuda=device.type == "cuda")
-            os.chdir(before)
-        with filling(self.wrapper.clap):
+            with working_in(place):  # transformers takes the folder for the model of this name
+                self.wrapper = module.CLAPWrapper(self.weights, version="2022", use_cuda=device.type == "cuda")
+        with filling_batch_norm(self.wrapper.clap):
             self.embed(files[:FILL_CLIPS], FILL_CLIPS)
         torch.save({"model": self.wrapper.clap.state_dict()}, self.weights)
 
@@ -114,20 +110,27 @@ class Msclap2022:
         return np.concatenate([batch.cpu().numpy() for batch in batches])
 
 
-class filling:  # noqa: N801 - used as a verb, like contextlib's
+@contextlib.contextmanager
+def filling_batch_norm(model: nn.Module) -> Iterator[None]:
     """While this lasts, BatchNorm layers average the statistics of what they see."""
+    layers = [module for module in model.modules() if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d))]
+    for layer in layers:
+        layer.momentum = None  # the plain average of all batches
+        layer.train()
+    yield
+    for layer in layers:
+        layer.eval()
 
-    def __init__(self, model: nn.Module) -> None:
-        self.layers = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
 
-    def __enter__(self) -> None:
-        for layer in self.layers:
-            layer.momentum = None
-            layer.train()
-
-    def __exit__(self, *_: Any) -> None:
-        for layer in self.layers:
-            layer.eval()
+@contextlib.contextmanager
+def working_in(folder: str) -> Iterator[None]:
+    """Change the working directory for a while."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 def load_channels(file: str) -> tuple[Tensor, int]:

@@ -90,9 +90,9 @@ def write_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
         "fingerprint": {
             "weights": weights_fingerprint(clap),
             "preprocessing": audio_fingerprint(clap.config.audio),
-            "settings": _file_hash(folder / CONFIG_FILE),
         },
         "training": checkpoint.training,
+        "config_lines": _n_lines(folder / CONFIG_FILE),
     }
     (folder / RECORD_FILE).write_text(yaml.safe_dump(record, sort_keys=False, allow_unicode=True), encoding="utf-8")
     (folder / SOURCES_FILE).write_text("".join(f"{source}\n" for source in checkpoint.sources), encoding="utf-8")
@@ -189,13 +189,16 @@ def _read_config(folder: Path, record: dict[str, Any]) -> Config:
             f"{folder / CONFIG_FILE}: its preprocessing has fingerprint {audio_fingerprint(config.audio)}, the model "
             f"was trained with {record['fingerprint']['preprocessing']}; restore the folder as it was saved."
         )
-    if record["fingerprint"].get("settings", _file_hash(folder / CONFIG_FILE)) != _file_hash(folder / CONFIG_FILE):
-        raise CheckpointError(f"{folder / CONFIG_FILE}: was changed; restore the folder as it was saved.")
+    if (n_lines := _n_lines(folder / CONFIG_FILE)) != record.get("config_lines", n_lines):
+        raise CheckpointError(
+            f"{folder / CONFIG_FILE}: has {n_lines} lines instead of {record['config_lines']}; restore the folder as it "
+            "was saved."
+        )
     return config
 
 
-def _file_hash(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+def _n_lines(file: Path) -> int:
+    return len(file.read_text(encoding="utf-8").splitlines())
 
 
 def _read_text_encoder(folder: Path, config: Config) -> TextEncoder:

@@ -11,8 +11,10 @@ import torch
 from clapkit.audio.windows import cut_windows
 from clapkit.models.clap import CLAP
 
-BATCH_S = {"cpu": 128, "cuda": 2560}
-"""Seconds of sound in one forward pass; halved where the memory does not hold it. No result depends on it."""
+BATCH_S = {"cpu": 40, "cuda": 2560}
+"""Seconds of sound in one forward pass; halved where the memory does not hold it. No result depends on it. On a CPU
+larger feature maps (above 32 MB in glibc) would go back to the system after each layer and be cleared anew.
+"""
 
 
 @dataclass(frozen=True)

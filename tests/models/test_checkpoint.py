@@ -262,4 +262,4 @@ def test_metrics_and_record_are_plain_text(tiny_run: Path) -> None:
     assert set(json.loads((tiny_run / "metrics.json").read_text())) == {"head", "zeroshot", "retrieval"}
     record = yaml.safe_load((tiny_run / "checkpoint.yaml").read_text())
     assert record["labels"] == ["high", "low", "middle"]
-    assert set(record["fingerprint"]) == {"weights", "preprocessing", "settings"}
+    assert set(record["fingerprint"]) == {"weights", "preprocessing"}
