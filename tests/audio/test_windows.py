@@ -58,8 +58,12 @@ def test_windows_are_copies_of_the_clip() -> None:
 
 @pytest.mark.parametrize(
     ("padding", "expected"),
-    [("zero", [1, 2, 3, 4, 0, 0, 0, 0, 0, 0]), ("repeat", [1, 2, 3, 4, 1, 2, 3, 4, 1, 2]), ("repeatpad", [1, 2, 3, 4, 1, 2, 3, 4, 0, 0])],
-)  # fmt: skip
+    [
+        ("zero", [1, 2, 3, 4, 0, 0, 0, 0, 0, 0]),
+        ("repeat", [1, 2, 3, 4, 1, 2, 3, 4, 1, 2]),
+        ("repeatpad", [1, 2, 3, 4, 1, 2, 3, 4, 0, 0]),
+    ],
+)
 def test_a_short_clip_is_filled_up(padding: str, expected: list[int]) -> None:
     filled = fill_up(clip(4), 10, padding)
     assert filled.dtype == np.float32
