@@ -15,6 +15,8 @@ from clapkit.resources import shipped_folder
 
 NEW_TOWERS = ("bert-small", "gpt2-small")
 """Text towers that start from scratch."""
+NEW_DECODER = "gpt2-small"
+"""The decoder of captions that starts from scratch."""
 NO_TEXT_TOWER = "none"
 """Name of the text tower of a model that reads no text, such as clapcap, which only writes it."""
 
@@ -55,6 +57,9 @@ class AudioConfig(Section):
         None, gt=0, le=600, description="seconds that LAION's fused tower hears as one picture; None: not that tower"
     )
     top_db: float | None = Field(None, gt=0, description="dB below a window's maximum that are kept; None: all")
+    level: Literal["absolute", "relative", "flat"] = Field(
+        "absolute", description="taken out of each window: nothing; its mean dB; each mel bin's own mean dB"
+    )
     mean_db: float = Field(-30.0, description="dB; fixed normalisation (near UrbanSound8K's mean), never of a batch")
     std_db: float = Field(20.0, gt=0, description="dB")
 
@@ -188,6 +193,28 @@ class TrainConfig(Section):
         return self.patience > 0 or self.schedule == "plateau"
 
 
+class CaptionConfig(Section):
+    """What ``clapkit train --task caption`` makes: a mapper from sounds to prefixes, in front of a decoder."""
+
+    decoder: str | None = Field(
+        None, description="gpt2, another Hub id, a folder, gpt2-small; None: the checkpoint's own, or else gpt2"
+    )
+    prefix_length: int = Field(40, ge=1, description="vectors in front of a caption")
+    clip_length: int = Field(40, ge=1, description="vectors that a sound becomes inside the mapper")
+    n_layers: int = Field(8, ge=1, description="of the mapper")
+    n_heads: int = Field(8, ge=1, description="of the mapper, and of a new decoder")
+    most_tokens: int = Field(67, ge=2, description="of one caption, its end included")
+    hidden_size: int = Field(128, ge=8, description="new decoder only (gpt2-small)")
+    decoder_layers: int = Field(2, ge=1, description="new decoder only")
+    vocab_size: int = Field(2000, ge=300, description="new decoder only: at most this many pieces, single bytes always")
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> CaptionConfig:
+        if self.decoder == NEW_DECODER and self.hidden_size % self.n_heads:
+            raise ValueError(f"n_heads={self.n_heads} must divide hidden_size={self.hidden_size}")
+        return self
+
+
 class ExperimentConfig(Section):
     """What ``clapkit sweep`` needs to know of a file in ``configs/thesis/``; training ignores it."""
 
@@ -205,6 +232,7 @@ class Config(Section):
     model: ModelConfig = ModelConfig()
     augment: AugmentConfig = AugmentConfig()
     train: TrainConfig = TrainConfig()
+    caption: CaptionConfig = CaptionConfig()
     experiment: ExperimentConfig = ExperimentConfig()
 
 

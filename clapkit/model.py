@@ -140,11 +140,37 @@ class AudioTextModel:
 
         Raises:
             AudioError: a sound that cannot be used.
-            ClapkitError: the model has no caption model; use :meth:`zeroshot` with descriptions.
+            ClapkitError: the model has no caption model; use :meth:`describe`.
+            TextModelError: its tokenizer is not on this machine.
         """
         outputs = self.encode(_waveforms(wav, self.config, sample_rate))
         captions = self.write_captions([output.embedding for output in outputs], n_beams)
         return captions if isinstance(wav, list) else captions[0]
+
+    def describe(
+        self, wav: Any, descriptions: Sequence[str] | None = None, *, top_k: int = 1, sample_rate: int | None = None
+    ) -> Any:
+        """Find the nearest of many descriptions, the caption of a model that cannot write.
+
+        Args:
+            wav: a sound, or a list of sounds.
+            descriptions: what to choose from; None for the texts that the checkpoint knows.
+            top_k: how many to return.
+            sample_rate: rate of arrays in Hz.
+
+        Returns:
+            ``list[Score]`` best first; a list of such lists for a list of sounds.
+
+        Raises:
+            AudioError: a sound that cannot be used.
+            ClapkitError: no descriptions.
+            TextModelError: a description is new to the model and its text tower is not on this machine.
+        """
+        texts = self.known_descriptions() if descriptions is None else check_labels(list(descriptions))
+        vectors = self.embed_text(texts)
+        outputs = self.encode(_waveforms(wav, self.config, sample_rate))
+        scores = [self.score_labels(output, texts, vectors)[:top_k] for output in outputs]
+        return scores if isinstance(wav, list) else scores[0]
 
     def embed_audio(self, wavs: Any, *, sample_rate: int | None = None) -> np.ndarray:
         """Embed sounds; long ones are cut into windows whose vectors are averaged.
@@ -200,12 +226,21 @@ class AudioTextModel:
         captioner = self.checkpoint.captioner
         if captioner is None:
             raise ClapkitError(
-                f"{self.name}: has no caption model; use clapcap, or score descriptions of your own with zeroshot."
+                f"{self.name}: has no caption model; use clapcap, or describe (clapkit caption) for the nearest of "
+                "given descriptions."
             )
         captioner.to(self.device)
         batches = [embeddings[start : start + BATCH_CAPTIONS] for start in range(0, len(embeddings), BATCH_CAPTIONS)]
         vectors = (torch.from_numpy(np.stack(batch)).to(self.device) for batch in batches)
         return [sentence for batch in vectors for sentence in captioner.caption(batch, n_beams=n_beams)]
+
+    def known_descriptions(self) -> list[str]:
+        """The texts that the checkpoint knows."""
+        if not self.checkpoint.texts:
+            raise ClapkitError(
+                f"{self.name}: has no caption model and knows no texts; give descriptions (--descriptions @FILE)."
+            )
+        return list(self.checkpoint.texts)
 
     def encode(self, waveforms: Iterable[np.ndarray]) -> Iterator[ClipOutput]:
         """Encode decoded clips ``(n_channels, n_samples)`` at the model's rate, one output each, in order."""

@@ -20,11 +20,13 @@ COMMANDS = {
     "compare": ("clapkit.cli.compare:compare", "Put runs side by side: figures and the settings that differ."),
     "zeroshot": ("clapkit.cli.score:zeroshot", "Score sounds against labels in free words."),
     "classify": ("clapkit.cli.score:classify", "Score sounds against the labels a model was trained on."),
+    "caption": ("clapkit.cli.caption:caption", "Describe sounds in a sentence."),
     "evaluate": ("clapkit.cli.evaluate:evaluate", "Measure a checkpoint on labelled clips."),
     "index": ("clapkit.cli.search:index", "Make sounds searchable."),
     "search": ("clapkit.cli.search:search", "Find sounds by text."),
     "datasets": ("clapkit.cli.inspect:datasets", "What is known, where it is looked for, how to get it."),
     "convert": ("clapkit.cli.convert:convert", "Write a published checkpoint as a clapkit folder."),
+    "export": ("clapkit.cli.export:export", "Write both towers as ONNX, checked against the model."),
     "info": ("clapkit.cli.info:info", "What a checkpoint is, its licence, and what it has heard."),
     "plot": ("clapkit.cli.inspect:plot", "Draw a sound: waveform and log-mel picture."),
 }

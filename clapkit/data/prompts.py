@@ -96,8 +96,12 @@ def prompts_for(label: str, template: str | None = None) -> list[str]:
     return [each.replace("{label}", clean_label(label)) for each in templates]
 
 
-def read_labels(text: str) -> list[str]:
+def read_labels(text: str, option: str = "--labels") -> list[str]:
     """Labels from ``a,b,c``, or from ``@FILE`` with one label per line; empty lines and ``#`` lines are skipped.
+
+    Args:
+        text: what the user gave.
+        option: where, for messages.
 
     Raises:
         ClapkitError: no such file, not text, or a label that is empty, doubled or too long; the line is named.
@@ -108,7 +112,7 @@ def read_labels(text: str) -> list[str]:
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        raise ClapkitError(f"--labels {text}: no such file; expected one label per line.") from None
+        raise ClapkitError(f"{option} {text}: no such file; expected one label per line.") from None
     except UnicodeDecodeError:
         raise ClapkitError(f"{file}: not UTF-8 text; expected one label per line.") from None
     labels = []

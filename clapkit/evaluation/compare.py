@@ -83,7 +83,7 @@ def _describe(folder: Path) -> dict[str, Any]:
 
 
 def _first_figures(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    return main_task(metrics)[1] or metrics.get("retrieval", {})
+    return main_task(metrics)[1] or metrics.get("retrieval") or metrics.get("caption", {})
 
 
 def _settings(folder: Path) -> dict[str, Any]:

@@ -15,15 +15,19 @@ REPORT_FILE, HISTORY_FILE, PREDICTIONS_FILE = "report.md", "history.csv", "predi
 CURVES_FILE, CONFUSION_FILE, CLASSES_FILE = "learning_curves.png", "confusion_matrix.png", "per_class.png"
 SAMPLES_FILE = "augmentation.png"
 
-TASK_NAMES = {"head": "by the head", "zeroshot": "by prompts", "retrieval": "text finds sound"}
+TASK_NAMES = {
+    "head": "by the head", "zeroshot": "by prompts", "retrieval": "text finds sound", "caption": "of captions"
+}  # fmt: skip
 FIGURE_NAMES = {
     "accuracy": "accuracy", "top5_accuracy": "top-5 accuracy", "macro_precision": "macro precision",
     "macro_recall": "macro recall", "macro_f1": "macro F1", "map": "mAP", "lwlrap": "lwlrap",
     "unseen_among_unseen": "unseen among unseen", "unseen": "unseen among all", "seen": "seen among all",
     "harmonic_mean": "harmonic mean of both", "map_at_10": "mAP@10", "r_at_1": "R@1", "r_at_5": "R@5",
-    "r_at_10": "R@10",
+    "r_at_10": "R@10", "loss_per_token": "loss per token", "perplexity": "perplexity",
 }  # fmt: skip
-MAIN_FIGURES = ("accuracy", "macro_f1", "map", "unseen_among_unseen", "harmonic_mean", "map_at_10", "r_at_1")
+MAIN_FIGURES = (
+    "accuracy", "macro_f1", "map", "unseen_among_unseen", "harmonic_mean", "map_at_10", "r_at_1", "loss_per_token"
+)  # fmt: skip
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from clapkit.errors import CheckpointError, ClapkitError, DatasetError, StorageE
 from clapkit.evaluation.folds import summarise_folds
 from clapkit.evaluation.run_folder import RUN_FILE, SUMMARY_FILE
 from clapkit.training.processes import is_main_process
-from clapkit.training.run import Run, run_id, state_folder, train_and_test
+from clapkit.training.run import Run, run_id, train_and_test
+from clapkit.training.unfinished import state_folder
 
 
 def read_folds(text: str, present: list[int]) -> list[int]:

@@ -1,27 +1,29 @@
-"""The training loop: batches in, a trained CLAP out; it can be killed at any moment and goes on bit for bit."""
+"""The training loop: batches in, a trained model out; it can be killed at any moment and goes on bit for bit."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import torch
 from accelerate import Accelerator
-from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
+from clapkit.config import Config
 from clapkit.errors import TrainingError
 from clapkit.models.clap import CLAP
 from clapkit.progress import progress_bar
 from clapkit.training.batches import TrainingData, epoch_order, n_drawn, seeded_generator, training_batch
-from clapkit.training.objective import batch_losses, total_loss, validate
-from clapkit.training.optimizers import make_optimizer, set_learning_rate
+from clapkit.training.objective import Number, batch_losses, total_loss, validate
+from clapkit.training.optimizers import make_optimizer, running_average, set_learning_rate
 from clapkit.training.processes import is_shared, own_slice, with_global_statistics
+from clapkit.training.record import write_events
 from clapkit.training.schedules import best_epoch, learning_rate
 from clapkit.training.state import TrainingState, load_state, save_state
 
@@ -37,13 +39,13 @@ class Outcome:
     """What a finished training leaves.
 
     Attributes:
-        clap: the model with the weights to score: averaged, or of the best epoch, where the config says so.
+        network: the model with the weights to score: averaged, or of the best epoch, where the config says so.
         history: one row for each epoch.
         n_steps: optimizer steps done.
         seconds: time spent, over all sittings of a resumed run.
     """
 
-    clap: CLAP
+    network: nn.Module
     history: pd.DataFrame
     n_steps: int
     seconds: float
@@ -68,39 +70,62 @@ def fit(
         TrainingError: the loss is no longer a number.
         CheckpointError: the state in ``folder`` belongs to another run.
     """
-    return _Fit(clap, train, validation, accelerator, folder, run, report).run()
+    return _ClapFit(clap, train, validation, accelerator, folder, run, report).run()
 
 
-class _Fit:
-    """One training; its whole moving state is ``self.state``."""
+class Fit:
+    """One training; its whole moving state is ``self.state``. What is learned say ``losses``, ``total``, ``validate``.
+
+    Args:
+        network: what learns, on its device.
+        config: all settings.
+        weights: ``(n_clips,)`` how often each clip is drawn in one epoch, on average.
+        accelerator: this process among others.
+        folder: where the state is kept until the run is done.
+        run: identifies settings and clips.
+        report: told one line for each epoch.
+    """
 
     def __init__(
-        self, clap: CLAP, train: TrainingData, validation: TrainingData | None, accelerator: Accelerator,
-        folder: Path, run: str, report: Callable[[str], None],
+        self, network: nn.Module, config: Config, weights: Tensor, accelerator: Accelerator, folder: Path, run: str,
+        report: Callable[[str], None],
     ) -> None:  # fmt: skip
-        self.config, self.accelerator = clap.config, accelerator
-        self.train, self.validation = train, validation
+        self.config, self.weights, self.accelerator = config, weights, accelerator
         self.folder, self.run_id, self.report = folder, run, report
         settings = self.config.train
-        n_clips = n_drawn(train.weights)
+        n_clips = n_drawn(weights)
         self.batch_size = min(settings.batch_size, n_clips)
         self.own = own_slice(self.batch_size, accelerator)
         self.n_batches = n_clips // self.batch_size  # what is left over waits for another epoch's order
         self.steps_per_epoch = math.ceil(self.n_batches / settings.accumulate)
         self.n_steps = settings.epochs * self.steps_per_epoch
-        if is_shared():
-            with_global_statistics(clap)
-        averaged = AveragedModel(clap, multi_avg_fn=_running_average(settings.ema), use_buffers=True)
-        self.state = TrainingState(clap, make_optimizer(clap, self.config), averaged if settings.ema else None)
+        averaged = None
+        if settings.ema:
+            averaged = AveragedModel(network, multi_avg_fn=running_average(settings.ema), use_buffers=True)
+        self.state = TrainingState(network, make_optimizer(network, config), averaged)
         if load_state(folder, self.state, run):
             report(f"going on after step {self.state.step} of {self.n_steps}")
-        if settings.compile:
-            clap.audio_encoder.compile()
-        self.model = accelerator.prepare(clap)  # also other processes' gradients, where there are some
+        self.model = accelerator.prepare(network)  # also other processes' gradients, where there are some
         self.state.optimizer = accelerator.prepare(self.state.optimizer)
         self.saved_at = self.started_at = time.monotonic()
 
+    def losses(self, clips: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """The losses of one batch, by name."""
+        raise NotImplementedError
+
+    def total(self, losses: Mapping[str, Number]) -> Number:
+        """What is minimised."""
+        return sum(losses.values())
+
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """``val_loss`` and other figures of these weights; nothing where nothing is watched."""
+        return {}
+
+    def after_step(self) -> None:
+        """What is put right after each optimizer step."""
+
     def run(self) -> Outcome:
+        """Train until the epochs are over or validation stops improving."""
         settings, state = self.config.train, self.state
         with progress_bar("Training", self.n_steps) as advance, _own_random_state(self.accelerator.device):
             advance(state.step)
@@ -111,16 +136,16 @@ class _Fit:
         best = best_epoch(self._val_losses()) + 1 if settings.patience and state.history else None
         if best:
             self.report(f"best epoch {best} of {len(state.history)}, by validation loss")
-        clap = self._scored()
+        network = self._scored()
         if state.best:
-            clap.load_state_dict(state.best)
-        return Outcome(clap, pd.DataFrame(state.history), state.step, self._seconds())
+            network.load_state_dict(state.best)
+        return Outcome(network, pd.DataFrame(state.history), state.step, self._seconds())
 
     def _run_epoch(self, advance: Callable[..., None]) -> None:
         """The steps that are left of the epoch under way."""
         settings, state = self.config.train, self.state
         epoch, done = divmod(state.step, self.steps_per_epoch)
-        order = epoch_order(self.train.weights, seeded_generator(settings.seed, "epoch", epoch))
+        order = epoch_order(self.weights, seeded_generator(settings.seed, "epoch", epoch))
         self.model.train()
         for step in range(done, self.steps_per_epoch):
             first = step * settings.accumulate
@@ -139,10 +164,8 @@ class _Fit:
         set_learning_rate(state.optimizer, learning_rate(state.step, self.n_steps, settings, self._val_losses()))
         for number, clips in enumerate(batches, start=first):
             generator = seeded_generator(settings.seed, "batch", number)
-            batch = training_batch(self.train, clips, self.config, generator, self.own, self.accelerator.device)
-            torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))  # dropout's
-            losses = batch_losses(self.model, self.config, batch)
-            loss = total_loss(losses, self.config)
+            losses = self.losses(clips, generator)
+            loss = self.total(losses)
             self.accelerator.backward(loss / len(batches))
             for name, value in losses.items():
                 added = value.detach().double()
@@ -151,7 +174,7 @@ class _Fit:
             self.accelerator.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
         state.optimizer.step()
         state.optimizer.zero_grad(set_to_none=True)
-        state.network.bound_logit_scale()
+        self.after_step()
         if state.averaged is not None:
             state.averaged.update_parameters(state.network)
         state.step += 1
@@ -162,11 +185,10 @@ class _Fit:
         state, epoch = self.state, self.state.step // self.steps_per_epoch
         row: dict[str, float] = {"epoch": epoch, "learning_rate": state.optimizer.param_groups[0]["lr"]}
         means = {name: float(value) / self.n_batches for name, value in state.sums.items()}
-        row["loss"] = self._checked(total_loss(means, self.config), epoch - 1)
+        row["loss"] = self._checked(self.total(means), epoch - 1)
         row |= means
-        if self.validation is not None:
-            row |= validate(self._scored(), self.validation, self.accelerator.device)
-            self._checked(row["val_loss"], epoch - 1)
+        row |= self.validate(self._scored())
+        self._checked(row.get("val_loss", 0.0), epoch - 1)
         row["seconds"] = round(self._seconds(), 2)
         state.history.append(row)
         state.sums = {}
@@ -178,9 +200,9 @@ class _Fit:
         if self.accelerator.is_main_process:
             pd.DataFrame(state.history).to_csv(self.folder / HISTORY_FILE, index=False)
             if self.config.train.tensorboard:
-                _write_events(self.folder, row)
+                write_events(self.folder, row)
 
-    def _scored(self) -> CLAP:
+    def _scored(self) -> nn.Module:
         """The model that is validated and kept."""
         return self.state.network if self.state.averaged is None else self.state.averaged.module
 
@@ -210,17 +232,33 @@ class _Fit:
         return self.state.seconds + time.monotonic() - self.started_at
 
 
-def _running_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor | int], None]:
-    """Exponential average of weights and float buffers; whole numbers, such as positions, are copied."""
-    average = get_ema_multi_avg_fn(decay)
+class _ClapFit(Fit):
+    """The training of a CLAP on pictures and texts."""
 
-    def update(averaged: list[Tensor], current: list[Tensor], n_averaged: Tensor | int) -> None:
-        if averaged[0].is_floating_point():
-            average(averaged, current, n_averaged)
-        else:
-            torch._foreach_copy_(averaged, current)
+    def __init__(
+        self, clap: CLAP, train: TrainingData, validation: TrainingData | None, accelerator: Accelerator,
+        folder: Path, run: str, report: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        self.train, self.validation = train, validation
+        if is_shared():
+            with_global_statistics(clap)
+        if clap.config.train.compile:
+            clap.audio_encoder.compile()
+        super().__init__(clap, clap.config, train.weights, accelerator, folder, run, report)
 
-    return update
+    def losses(self, clips: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        batch = training_batch(self.train, clips, self.config, generator, self.own, self.accelerator.device)
+        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))  # dropout's
+        return batch_losses(self.model, self.config, batch)
+
+    def total(self, losses: Mapping[str, Number]) -> Number:
+        return total_loss(losses, self.config)
+
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        return {} if self.validation is None else validate(network, self.validation, self.accelerator.device)
+
+    def after_step(self) -> None:
+        self.state.network.bound_logit_scale()
 
 
 @contextlib.contextmanager
@@ -228,15 +266,3 @@ def _own_random_state(device: torch.device) -> Iterator[None]:
     """Leave the caller's random numbers as they were."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         yield
-
-
-def _write_events(folder: Path, row: dict[str, float]) -> None:
-    """The same figures for TensorBoard."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise TrainingError("train.tensorboard=true needs TensorBoard; run: pip install tensorboard") from None
-    with SummaryWriter(str(folder / "tensorboard")) as writer:
-        for name, value in row.items():
-            if name != "epoch":
-                writer.add_scalar(name, value, int(row["epoch"]))

@@ -17,6 +17,7 @@ from clapkit.audio.windows import n_window_frames
 from clapkit.config import Config
 from clapkit.data.splits import Split
 from clapkit.device import describe_device
+from clapkit.errors import TrainingError
 from clapkit.training.batches import TrainingData, seeded_generator
 from clapkit.version import __version__
 
@@ -103,6 +104,22 @@ def augmentation_samples(data: TrainingData, titles: list[str], config: Config) 
             shown.append((name + note, picture.numpy()))
         samples.append((titles[clips[place]], shown))
     return samples
+
+
+def write_events(folder: Path, row: dict[str, float]) -> None:
+    """An epoch's figures for TensorBoard.
+
+    Raises:
+        TrainingError: TensorBoard is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise TrainingError("train.tensorboard=true needs TensorBoard; run: pip install tensorboard") from None
+    with SummaryWriter(str(folder / "tensorboard")) as writer:
+        for name, value in row.items():
+            if name != "epoch":
+                writer.add_scalar(name, value, int(row["epoch"]))
 
 
 def _cpu(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

@@ -20,14 +20,14 @@ from clapkit.data.manifest import Manifest
 from clapkit.data.prompts import training_texts
 from clapkit.data.splits import Split, check_leakage
 from clapkit.device import choose_dtype
-from clapkit.errors import ClapkitError, ConfigError, DatasetError, StorageError
+from clapkit.errors import ConfigError, DatasetError
 from clapkit.evaluation.evaluate import Evaluation, evaluate
 from clapkit.evaluation.plots import plot_augmentations
 from clapkit.evaluation.report import write_run_report
 from clapkit.evaluation.run_folder import RUN_FILE, SAMPLES_FILE
 from clapkit.model import AudioTextModel
 from clapkit.models.checkpoint import RECORD_FILE, Checkpoint, write_checkpoint
-from clapkit.storage import refuse_existing, replacing_folder
+from clapkit.storage import replacing_folder
 from clapkit.training.batches import TrainingData
 from clapkit.training.build import (
     Network,
@@ -41,8 +41,8 @@ from clapkit.training.build import (
 from clapkit.training.loop import Outcome, fit
 from clapkit.training.processes import make_accelerator
 from clapkit.training.record import augmentation_samples, run_record, write_split
-from clapkit.training.state import STATE_FILE
 from clapkit.training.texts import TrainingTexts
+from clapkit.training.unfinished import begin, refuse_to_lose, state_folder
 
 KEPT_FACTS = ("published", "title", "licence", "trained_on", "saw_esc50", "saw_us8k")
 """What stays true of a checkpoint that is trained further."""
@@ -96,19 +96,14 @@ def train_and_test(
     """
     split = run.split
     config, start = settings_of_start(_fitted_config(run))
-    _refuse_to_lose(run.output, overwrite=overwrite, resume=resume)
+    refuse_to_lose(run.output, overwrite=overwrite, resume=resume)
     leakage = check_leakage(split)
     _check_rows_and_losses(split, config)
     if len(split.train) < 2:
         raise DatasetError(f"{len(split.train)} clip(s) to train on; contrastive training needs at least two.")
     accelerator = make_accelerator(device, choose_dtype(device, config.train.precision))
     report = report if accelerator.is_main_process else lambda line: None
-    accelerator.wait_for_everyone()  # every process has looked at the output before one changes it
-    if overwrite and accelerator.is_main_process:
-        shutil.rmtree(state_folder(run.output), ignore_errors=True)
-    if resume and not (state_folder(run.output) / STATE_FILE).exists():
-        report(f"nothing to resume in {state_folder(run.output)}: starting anew")
-    accelerator.wait_for_everyone()
+    begin(run.output, accelerator, overwrite=overwrite, resume=resume, report=report)
     report(leakage)
 
     torch.manual_seed(config.train.seed)  # initial weights
@@ -127,7 +122,7 @@ def train_and_test(
         validation = make_data(split.validation, run.manifest.labels, val_texts, network, log_mels)
     identity = run_id(run)
     outcome = fit(network.clap, train, validation, accelerator, state_folder(run.output), identity, report)
-    network = Network(outcome.clap, network.tower, network.text_sha256)
+    network = Network(outcome.network, network.tower, network.text_sha256)
     checkpoint = _checkpoint(run, config, network, accelerator.device, start)
     model = AudioTextModel(checkpoint, accelerator.device, str(run.output))
     if accelerator.is_main_process:
@@ -139,12 +134,6 @@ def train_and_test(
         report(f"done in {outcome.seconds:.0f} s")
     accelerator.wait_for_everyone()
     return model
-
-
-def state_folder(output: Path) -> Path:
-    """Where a run that is not finished lies."""
-    output = output.absolute()
-    return output.with_name(f"{output.name}.training")
 
 
 def run_id(run: Run) -> str:
@@ -168,20 +157,6 @@ def _fitted_config(run: Run) -> Config:
     if run.manifest.table["tags"].notna().any():
         config = config.model_copy(update={"model": config.model.model_copy(update={"multilabel": True})})
     return config
-
-
-def _refuse_to_lose(output: Path, *, overwrite: bool, resume: bool) -> None:
-    """Check, before any work, that a run would not destroy a finished or an unfinished one."""
-    if overwrite and resume:
-        raise ClapkitError("--overwrite starts anew and --resume goes on; give only one of them.")
-    unfinished = (state_folder(output) / STATE_FILE).exists()
-    if resume and output.exists() and not unfinished:
-        raise StorageError(f"{output}: is a finished run, nothing is left to resume; choose another --output.")
-    refuse_existing(output, RECORD_FILE, overwrite=overwrite or resume)
-    if unfinished and not (overwrite or resume):
-        raise StorageError(
-            f"{state_folder(output)}: holds an unfinished run; add --resume to go on or --overwrite to start anew."
-        )
 
 
 def _check_rows_and_losses(split: Split, config: Config) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize, pad
 
 from clapkit.config import AudioConfig, EncoderConfig
+from clapkit.errors import ConfigError
 from clapkit.models.audio_encoders import build_audio_encoder
 
 NAMES = ("rescnn", "cnn4", "cnn14")
@@ -128,3 +129,59 @@ def test_cnn14_takes_every_size_that_the_config_allows(n_mels: int, n_frames: in
     encoder = build_audio_encoder(EncoderConfig(name="cnn14"), audio).eval()
     features = encoder(torch.randn(1, 1, n_mels, n_frames), torch.tensor([n_frames]))
     assert features.isfinite().all()
+
+
+HTSAT = EncoderConfig(name="htsat", width=8, depths=(1, 1), n_heads=(1, 2), dropout=0)
+HTSAT_AUDIO = AudioConfig(sample_rate=48_000, window_s=2.0, hop_length=480, padding="repeat")
+
+
+def test_htsat_is_transformers_own_tower() -> None:
+    torch.manual_seed(0)
+    tower = build_audio_encoder(HTSAT, HTSAT_AUDIO).eval()
+    log_mel = torch.randn(2, 1, 64, 201)
+    expected = tower.transformer(input_features=log_mel.transpose(2, 3)).pooler_output
+    vectors = tower(log_mel, torch.tensor([201, 201]))
+    assert vectors.shape == (2, tower.feature_dim)
+    torch.testing.assert_close(vectors, expected)
+    assert float((vectors[0] - vectors[1]).detach().abs().max()) > 1e-4
+
+
+def test_the_fused_tower_hears_long_clips_otherwise() -> None:
+    torch.manual_seed(0)
+    tower = build_audio_encoder(HTSAT, HTSAT_AUDIO.model_copy(update={"fused_s": 8.0})).eval()
+    log_mel = torch.randn(2, 4, 64, 201)
+    valid = torch.tensor([201, 201])
+    short = tower(log_mel[:, :1], valid)
+    fused = tower(log_mel, valid)
+    assert float((short - fused).detach().abs().max()) > 1e-5
+    torch.testing.assert_close(tower(log_mel[1:], valid[1:]), fused[1:], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("audio", "words"),
+    [
+        ({"n_mels": 32}, "32 mels"),
+        ({"window_s": 12.0}, "1201 frames"),
+        ({"n_channels": 2}, "2 channel"),
+    ],
+)
+def test_htsat_refuses_pictures_that_it_cannot_read(audio: dict, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        build_audio_encoder(HTSAT, HTSAT_AUDIO.model_copy(update=audio))
+
+
+def test_only_htsat_fuses() -> None:
+    with pytest.raises(ConfigError, match=r"only encoder\.name=htsat fuses"):
+        build_audio_encoder(EncoderConfig(name="cnn4"), HTSAT_AUDIO.model_copy(update={"fused_s": 8.0}))
+
+
+def test_resnet18_learns_and_leaves_padding_out_of_the_mean() -> None:
+    torch.manual_seed(0)
+    tower = build_audio_encoder(EncoderConfig(name="resnet18", dropout=0), AudioConfig()).eval()
+    log_mel = torch.randn(2, 1, 64, 256)
+    log_mel[1, ..., 64:] = 0
+    vectors = tower(log_mel, torch.tensor([256, 64]))
+    assert vectors.shape == (2, 512)
+    vectors.square().mean().backward()
+    assert all(parameter.grad is not None for parameter in tower.parameters())
+    torch.testing.assert_close(tower(log_mel[1:], torch.tensor([64]))[0], vectors[1], atol=1e-5, rtol=1e-4)

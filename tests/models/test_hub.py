@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import huggingface_hub
 import numpy as np
@@ -20,7 +20,7 @@ from clapkit.models.card import model_card
 class FakeHub:
     """Keeps uploaded folders in memory."""
 
-    uploads: dict[str, dict[str, bytes]] = {}
+    uploads: ClassVar[dict[str, dict[str, bytes]]] = {}
 
     def __init__(self, token: str | None = None) -> None:
         self.token = token

@@ -16,6 +16,8 @@ from transformers import (
     AutoTokenizer,
     BertConfig,
     BertModel,
+    CLIPConfig,
+    CLIPModel,
     GPT2Config,
     GPT2Model,
     PreTrainedModel,
@@ -331,3 +333,74 @@ def test_a_damaged_folder_is_one_readable_line(damage: str, towers: dict[str, Pa
         for file in folder.glob("tokenizer*"):
             file.unlink()
     assert str(folder) in _one_line_error(str(folder))
+
+
+def test_robertas_pooler_is_read_as_laion_does(towers: dict[str, Path]) -> None:
+    expected = RobertaModel.from_pretrained(towers["roberta"]).eval()
+    tokens = AutoTokenizer.from_pretrained(towers["roberta"])(TEXTS, padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        pooled = expected(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).pooler_output
+    torch.testing.assert_close(_encode(towers["roberta"], TEXTS, pooling="pooler"), pooled)
+
+
+def test_clips_projection_is_read_and_a_whole_clip_gives_its_text_tower(tmp_path: Path) -> None:
+    words = train_wordpiece(TEXTS, 200, 64)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    marks = {"vocab_size": len(words), "eos_token_id": words.sep_token_id, "bos_token_id": words.cls_token_id}
+    model = CLIPModel(
+        CLIPConfig(
+            text_config=sizes | marks, vision_config=sizes | {"image_size": 8, "patch_size": 4}, projection_dim=24
+        )
+    ).eval()
+    folder = _saved(model, words, tmp_path / "clip")
+    tower = load_text_encoder(TextConfig(name=str(folder))).eval()
+    assert (tower.pooling, tower.text_dim) == ("projection", 24)
+    with torch.inference_mode():
+        expected = model.get_text_features(**tower.tokenize(TEXTS))
+        expected = getattr(expected, "pooler_output", expected)
+        torch.testing.assert_close(tower(TEXTS), expected)
+
+
+def _msclap_tower(context_length: int = N_POSITIONS) -> TextEncoder:
+    torch.manual_seed(0)
+    tokenizer = _gpt2_tokenizer()
+    tokens = len(tokenizer)
+    model = GPT2Model(GPT2Config(vocab_size=tokens, n_embd=24, n_layer=1, n_head=2, n_positions=N_POSITIONS)).eval()
+    return TextEncoder(model, tokenizer, "msclap_gpt2", context_length)
+
+
+def test_msclap_reads_the_token_before_the_padding_and_counts_every_mark_as_padding() -> None:
+    tower = _msclap_tower()
+    ids = tower.tokenize(["rain", "rain!!"])["input_ids"]
+    mark = tower.tokenizer.pad_token_id
+    assert tower.tokenizer.pad_token == "!"
+    hidden = tower.transformer(input_ids=ids[1:]).last_hidden_state[0]
+    place = int((ids[1] != 0).sum()) - 1
+    assert int((ids[1] == mark).sum()) == 2
+    torch.testing.assert_close(tower(["rain!!"])[0], hidden[place])
+
+
+def test_msclap_keeps_the_end_of_a_long_text() -> None:
+    tower = _msclap_tower(12)
+    ids = tower.tokenize(["rain", LONG_TEXT])["input_ids"]
+    end = tower.tokenizer.encode(" <|endoftext|>", add_special_tokens=False)
+    assert len(ids[1]) == 12
+    assert ids[1, -len(end) :].tolist() == end
+
+
+def test_a_tokenizer_is_looked_for_only_when_a_text_comes(towers: dict[str, Path]) -> None:
+    model = BertModel.from_pretrained(towers["bert"], add_pooling_layer=False).eval()
+    nowhere = TextEncoder(model, "nobody/nothing", "cls", 16)
+    assert not nowhere.has_tokenizer
+    with pytest.raises(TextModelError, match="tokenizer nobody/nothing: not on this machine") as error:
+        nowhere(TEXTS)
+    assert "\n" not in str(error.value)
+    nowhere.use_tokenizer(str(towers["bert"]))
+    torch.testing.assert_close(nowhere(TEXTS), _encode(towers["bert"], TEXTS, pooling="cls", context_length=16))
+
+
+def test_a_tokenizer_of_another_tower_is_refused(towers: dict[str, Path]) -> None:
+    model = GPT2Model(GPT2Config(vocab_size=50, n_embd=24, n_layer=1, n_head=2))
+    with pytest.raises(TextModelError, match="but this text tower knows 50"):
+        TextEncoder(model, _gpt2_tokenizer(), "msclap_gpt2", 16)

@@ -119,7 +119,7 @@ def test_a_training_killed_after_any_save_ends_with_the_same_bits(
         resumed = small.fit(config, f"killed{number}", report=lines.append)
         assert lines[0].startswith("going on after step")
         pd.testing.assert_frame_equal(figures(resumed), figures(whole), check_exact=True, obj=f"save {number}")
-        assert same_weights(weights(resumed.clap), weights(whole.clap)), f"killed after save {number}"
+        assert same_weights(weights(resumed.network), weights(whole.network)), f"killed after save {number}"
         assert resumed.n_steps == whole.n_steps
 
 
@@ -137,7 +137,7 @@ def test_a_training_killed_at_each_save_in_turn_ends_with_the_same_bits(
             except Killed:
                 continue
     pd.testing.assert_frame_equal(figures(resumed), figures(whole), check_exact=True)
-    assert same_weights(weights(resumed.clap), weights(whole.clap))
+    assert same_weights(weights(resumed.network), weights(whole.network))
 
 
 def test_a_kill_while_saving_keeps_the_state_before(small: SmallTraining, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,13 +160,13 @@ def test_a_kill_while_saving_keeps_the_state_before(small: SmallTraining, monkey
         with pytest.raises(Killed):
             small.fit(config, "killed")
     resumed = small.fit(config, "killed")
-    assert same_weights(weights(resumed.clap), weights(whole.clap))
+    assert same_weights(weights(resumed.network), weights(whole.network))
 
 
 def test_saving_never_changes_what_is_learned(small: SmallTraining) -> None:
     seldom, often = (small.config(*EVERYTHING, f"train.save_every_s={seconds}") for seconds in (1e6, 1e-9))
     one, other = small.fit(seldom, "seldom"), small.fit(often, "often")
-    assert same_weights(weights(one.clap), weights(other.clap))
+    assert same_weights(weights(one.network), weights(other.network))
     pd.testing.assert_frame_equal(figures(one), figures(other), check_exact=True)
 
 
@@ -176,7 +176,7 @@ def test_a_finished_training_is_not_repeated(small: SmallTraining) -> None:
     lines: list[str] = []
     again = small.fit(config, report=lines.append)
     assert not [line for line in lines if line.startswith("epoch")]
-    assert same_weights(weights(again.clap), weights(whole.clap))
+    assert same_weights(weights(again.network), weights(whole.network))
     pd.testing.assert_frame_equal(again.history, whole.history)
 
 
@@ -256,7 +256,7 @@ def test_gradients_are_clipped_by_their_common_norm(small: SmallTraining, clip_n
     gradients = batches_by_hand(small, config, before, range(3))
     mean = {name: sum(each[name] for each in gradients) / 3 for name in gradients[0]}
     norm = math.sqrt(sum(float(each.double().square().sum()) for each in mean.values()))
-    after = weights(small.fit(config).clap)
+    after = weights(small.fit(config).network)
     for name, parameter in before.named_parameters():
         expected = parameter.detach() - 0.01 * mean[name] * min(1.0, clip_norm / norm)
         torch.testing.assert_close(after[name], expected, atol=1e-6, rtol=1e-4, msg=name)
@@ -275,7 +275,7 @@ def test_with_ema_the_scored_weights_are_the_average(
         seen.append(weights(clap))
 
     monkeypatch.setattr(CLAP, "bound_logit_scale", watch)
-    scored = weights(small.fit(small.config(tower, f"train.ema={decay}", "train.learning_rate=0.02")).clap)
+    scored = weights(small.fit(small.config(tower, f"train.ema={decay}", "train.learning_rate=0.02")).network)
     assert len(seen) == 9
     differs = False
     for name, value in scored.items():
@@ -294,7 +294,7 @@ def test_with_ema_the_scored_weights_are_the_average(
 def test_validation_looks_at_the_averaged_weights(small: SmallTraining, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = script_validation(monkeypatch, [3.0, 2.0, 1.0])
     outcome = small.fit(small.config(FROZEN, "train.ema=0.9", "train.patience=5"))
-    assert same_weights(shown[-1], weights(outcome.clap))
+    assert same_weights(shown[-1], weights(outcome.network))
 
 
 @pytest.mark.parametrize("ema", ["0", "0.9"])
@@ -308,7 +308,7 @@ def test_early_stopping_stops_and_brings_back_the_best_weights(
     outcome = small.fit(config)
     assert len(outcome.history) == n_epochs
     best = losses.index(min(losses[:n_epochs]))
-    assert same_weights(weights(outcome.clap), shown[best])
+    assert same_weights(weights(outcome.network), shown[best])
     assert not same_weights(shown[best], shown[-1])
 
 
@@ -318,7 +318,7 @@ def test_without_patience_all_epochs_are_trained_and_the_last_weights_count(
     shown = script_validation(monkeypatch, [1.0, 2.0, 3.0, 4.0, 5.0])
     outcome = small.fit(small.config(FROZEN, "train.schedule=plateau", "train.epochs=5"))
     assert len(outcome.history) == 5
-    assert same_weights(weights(outcome.clap), shown[-1])
+    assert same_weights(weights(outcome.network), shown[-1])
 
 
 def test_the_rate_falls_on_a_plateau(small: SmallTraining, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -403,7 +403,7 @@ def test_the_callers_random_numbers_are_left_alone(small: SmallTraining) -> None
 def test_the_temperature_stays_bounded(small: SmallTraining) -> None:
     config = small.config(*PLAIN, "model.temperature=0.0101", "train.learning_rate=5", "train.epochs=2")
     try:
-        scale = float(small.fit(config).clap.scale().detach())
+        scale = float(small.fit(config).network.scale().detach())
     except TrainingError:
         pytest.skip("the rate was too high")
     assert scale <= 100.001
