@@ -191,8 +191,8 @@ def _read_config(folder: Path, record: dict[str, Any]) -> Config:
         )
     if (n_lines := _n_lines(folder / CONFIG_FILE)) != record.get("config_lines", n_lines):
         raise CheckpointError(
-            f"{folder / CONFIG_FILE}: has {n_lines} lines instead of {record['config_lines']}; restore the folder as it "
-            "was saved."
+            f"{folder / CONFIG_FILE}: has {n_lines} lines instead of {record['config_lines']}; "
+            "restore the folder as it was saved."
         )
     return config
 
