@@ -56,6 +56,9 @@ class AudioConfig(Section):
     fused_s: float | None = Field(
         None, gt=0, le=600, description="seconds that LAION's fused tower hears as one picture; None: not that tower"
     )
+    sixteen_bits: bool = Field(
+        False, description="samples are cut to 16 bits first, towards zero, as LAION's code does"
+    )
     top_db: float | None = Field(None, gt=0, description="dB below a window's maximum that are kept; None: all")
     level: Literal["absolute", "relative", "flat"] = Field(
         "absolute", description="taken out of each window: nothing; its mean dB; each mel bin's own mean dB"

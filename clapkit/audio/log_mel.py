@@ -18,6 +18,7 @@ except (ImportError, OSError, RuntimeError) as error:
 
 POWER_FLOOR = 1e-10
 """Smallest mel power; −100 dB."""
+LARGEST_INT16 = 32_767
 LOWEST_LEVEL_DB = -80.0
 """What is softer than this on average counts as near silence, and is not made louder by ``level``."""
 
@@ -60,8 +61,11 @@ class LogMel(nn.Module):
             log_mel: ``(batch, n_channels, n_mels, n_frames)`` float32, normalised dB.
             n_valid_frames: ``(batch,)`` int64, at least 1.
         """
+        waveform = waveform.float()
+        if self.config.sixteen_bits:
+            waveform = (waveform.clamp(-1, 1) * LARGEST_INT16).trunc() / LARGEST_INT16
         with torch.autocast(waveform.device.type, enabled=False):
-            decibels = 10 * self.mel(waveform.float()).clamp_min(POWER_FLOOR).log10()
+            decibels = 10 * self.mel(waveform).clamp_min(POWER_FLOOR).log10()
         if self.config.top_db is not None:  # per clip, so that a batch never changes a clip
             decibels = decibels.maximum(decibels.amax(dim=(1, 2, 3), keepdim=True) - self.config.top_db)
         log_mel = (decibels - self.config.mean_db) / self.config.std_db

@@ -29,7 +29,9 @@ FORMAT_VERSION = 1
 RECORD_FILE, CONFIG_FILE, METRICS_FILE, SOURCES_FILE = "checkpoint.yaml", "config.yaml", "metrics.json", "sources.txt"
 WEIGHTS_FILE, TEXTS_FILE, TEXT_FOLDER = "model.safetensors", "texts.safetensors", "text"
 CARD_FILE, CAPTION_FOLDER = "README.md", "caption"
-LATER_SETTINGS = {"filter_rate_hz": None, "padding": "zero", "fused_s": None, "level": "absolute"}
+LATER_SETTINGS = {
+    "filter_rate_hz": None, "padding": "zero", "fused_s": None, "sixteen_bits": False, "level": "absolute",
+}  # fmt: skip
 """Settings that format 1 did not have, with what they were then; so older checkpoints keep their fingerprint."""
 
 RECORD_KINDS = {"labels": list, "text": dict, "fingerprint": dict, "training": dict}

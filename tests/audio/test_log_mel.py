@@ -142,3 +142,15 @@ def test_a_level_forgets_loudness_but_does_not_make_silence_loud(level: str) -> 
         assert not picture[..., frames:].any()
     silence, _ = levelled(torch.zeros(1, 1, 16_000), torch.tensor([16_000]))
     assert float(silence[..., :-1].max()) < -0.9  # -100 dB, raised by no more than the lowest level of -80 dB
+
+
+def test_samples_are_cut_to_16_bits_towards_zero() -> None:
+    cut = LogMel(AudioConfig(sample_rate=16_000, window_s=1.0, sixteen_bits=True))
+    exact = LogMel(AudioConfig(sample_rate=16_000, window_s=1.0))
+    waveform = 1.2 * torch.rand(1, 1, 16_000, generator=torch.Generator().manual_seed(0)) - 0.6
+    rounded = (waveform.numpy().clip(-1, 1) * 32767).astype(np.int16).astype(np.float32) / 32767
+    n_valid = torch.tensor([16_000])
+    torch.testing.assert_close(
+        cut(waveform, n_valid)[0], exact(torch.from_numpy(rounded), n_valid)[0], atol=1e-4, rtol=0
+    )
+    assert not torch.equal(cut(waveform * 1e-3, n_valid)[0], exact(waveform * 1e-3, n_valid)[0])

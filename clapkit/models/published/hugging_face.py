@@ -54,7 +54,7 @@ def read_hugging_face(folder: Path) -> Checkpoint:
     overrides = [
         f"model.embed_dim={structure.projection_dim}", "model.head=false",
         f"encoder.width={audio.patch_embeds_hidden_size}", f"encoder.depths={list(audio.depths)}",
-        f"encoder.n_heads={list(audio.num_attention_heads)}", *_front_end(folder),
+        f"encoder.n_heads={list(audio.num_attention_heads)}", "audio.sixteen_bits=false", *_front_end(folder),
     ]  # fmt: skip
     config = load_config([preset(name)], overrides)
     shared = {key: value for key, value in text.to_dict().items() if key not in ("model_type", "architectures")}
