@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -92,8 +91,6 @@ def test_laions_pickle_and_transformers_folder_are_one_model(folder: Path, tmp_p
     assert (ours.config.audio.sixteen_bits, theirs.config.audio.sixteen_bits) == (True, False)
     same = ours.config.audio.model_copy(update={"sixteen_bits": False})
     assert same == theirs.config.audio
-    sound = np.sin(np.arange(48_000) / 7).astype(np.float32)
-    np.testing.assert_allclose(ours.embed_audio(sound), theirs.embed_audio(sound), atol=1e-3)
 
 
 @pytest.mark.parametrize(
