@@ -89,6 +89,9 @@ class EncoderConfig(Section):
     depths: tuple[int, ...] = Field((2, 2, 6, 2), min_length=1, description="htsat: blocks of each stage")
     n_heads: tuple[int, ...] = Field((4, 8, 16, 32), min_length=1, description="htsat: attention heads of each stage")
     dropout: float = Field(0.2, ge=0, lt=1)
+    without_mean: bool = Field(
+        False, description="rescnn: also sees the picture with each mel bin's mean over the window taken out"
+    )
 
     @model_validator(mode="after")
     def _heads_fit(self) -> EncoderConfig:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize, pad
 
+from clapkit.audio.log_mel import mask_frames
 from clapkit.config import AudioConfig, EncoderConfig
 from clapkit.errors import ConfigError
 from clapkit.models.audio_encoders import build_audio_encoder
@@ -185,3 +186,16 @@ def test_resnet18_learns_and_leaves_padding_out_of_the_mean() -> None:
     vectors.square().mean().backward()
     assert all(parameter.grad is not None for parameter in tower.parameters())
     torch.testing.assert_close(tower(log_mel[1:], torch.tensor([64]))[0], vectors[1], atol=1e-5, rtol=1e-4)
+
+
+def test_a_steady_colour_does_not_reach_the_channel_without_mean() -> None:
+    torch.manual_seed(0)
+    config = EncoderConfig(name="rescnn", width=8, without_mean=True, dropout=0)
+    tower = build_audio_encoder(config, AudioConfig(n_mels=N_MELS)).eval()
+    with torch.no_grad():
+        tower.stem.weight[:, 0] = 0  # the channel as given is not looked at
+    log_mel, valid = _log_mel(3), torch.tensor([N_FRAMES, 20, N_FRAMES])
+    log_mel = mask_frames(log_mel, valid)
+    coloured = mask_frames(log_mel + torch.randn(3, 1, N_MELS, 1), valid)
+    torch.testing.assert_close(tower(coloured, valid), tower(log_mel, valid), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(tower(log_mel[1:2], valid[1:2])[0], tower(log_mel, valid)[1], atol=1e-5, rtol=1e-4)

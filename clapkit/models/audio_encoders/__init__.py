@@ -34,7 +34,7 @@ def build_audio_encoder(config: EncoderConfig, audio: AudioConfig) -> nn.Module:
         return Cnn14(audio.n_channels, audio.n_mels, config.dropout)
     if config.name == "resnet18":
         return ResNet18(audio.n_channels, config.dropout)
-    return ResCnn(audio.n_channels, config.width, config.dropout)
+    return ResCnn(audio.n_channels, config.width, config.dropout, without_mean=config.without_mean)
 
 
 def _build_htsat(config: EncoderConfig, audio: AudioConfig) -> Htsat:

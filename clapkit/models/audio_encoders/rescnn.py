@@ -33,12 +33,21 @@ class ResidualBlock(nn.Module):
 
 
 class ResCnn(nn.Module):
-    """A stem and four residual stages of 1, 2, 4 and 8 times ``width`` channels; mean and max over time are added."""
+    """A stem and four residual stages of 1, 2, 4 and 8 times ``width`` channels; mean and max over time are added.
 
-    def __init__(self, n_channels: int, width: int, dropout: float) -> None:
+    Args:
+        n_channels: of the pictures.
+        width: channels of the first stage.
+        dropout: behind the pooling.
+        without_mean: pictures come in twice, as they are and without each mel bin's mean over the valid frames, so
+            without what microphone and room add to every frame alike.
+    """
+
+    def __init__(self, n_channels: int, width: int, dropout: float, *, without_mean: bool = False) -> None:
         super().__init__()
         self.feature_dim = 8 * width
-        self.stem = nn.Conv2d(n_channels, width, 5, stride=2, padding=2, bias=False)
+        self.without_mean = without_mean
+        self.stem = nn.Conv2d((1 + without_mean) * n_channels, width, 5, stride=2, padding=2, bias=False)
         self.stem_norm = nn.BatchNorm2d(width)
         widths = [width, width, 2 * width, 4 * width, 8 * width]
         strides = [1, 2, 2, 2]
@@ -49,6 +58,9 @@ class ResCnn(nn.Module):
 
     def forward(self, log_mel: Tensor, n_valid_frames: Tensor) -> Tensor:
         """``(batch, n_channels, n_mels, n_frames)`` and ``(batch,)`` → ``(batch, feature_dim)``."""
+        if self.without_mean:
+            means = masked_mean(log_mel.flatten(1, 2), n_valid_frames).view(*log_mel.shape[:3], 1)
+            log_mel = torch.cat([log_mel, mask_frames(log_mel - means, n_valid_frames)], dim=1)
         valid = n_strided(n_valid_frames, 2)
         features = mask_frames(F.relu(self.stem_norm(self.stem(log_mel))), valid)
         for block in self.blocks:
