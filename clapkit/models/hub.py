@@ -57,10 +57,10 @@ def fetch_checkpoint(hub_id: str, file: str | None, *, download: bool = True) ->
     for place in places:
         if place is not None:
             return place
-    whole = f"{hub_id}/{file}" if file else hub_id
+    missing = f"{hub_id}/{file}: " if file else f"{hub_id}: no such folder, "
     raise CheckpointError(
-        f"{whole}: not in the Hub's cache, and the Hub cannot be reached or has no such model; connect once, or give "
-        "the file or folder that you have."
+        f"{missing}not in the Hub's cache, and the Hub cannot be reached or has no such model; connect once, or give the "
+        "file or folder that you have."
     )
 
 
