@@ -48,7 +48,7 @@ def evaluate(
         raise DatasetError(f"{dataset}: all its classes were held out of {checkpoint}'s training; use --task zeroshot.")
     result = {"dataset": dataset, "task": task, "fold": fold, **figures, "checkpoint": checkpoint}
     if "published" in model.checkpoint.training:  # its recordings are not listed, so only its publisher knows
-        result["leaky"] = None
+        result["leaky"] = result["leaky"] or None
         result["heard_in_training"] = model.checkpoint.training.get(f"saw_{dataset}", "not known")
         warn(f"{checkpoint} and {dataset}: {result['heard_in_training']}")
     if result["leaky"]:

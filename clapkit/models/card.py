@@ -8,7 +8,9 @@ import yaml
 
 from clapkit.models.checkpoint import Checkpoint
 
-LICENCES = {"Apache-2.0": "apache-2.0", "MIT": "mit", "CC0": "cc0-1.0", "CC BY-NC 4.0": "cc-by-nc-4.0"}
+LICENCES = {
+    "Apache-2.0": "apache-2.0", "MIT": "mit", "MS-PL": "ms-pl", "CC0": "cc0-1.0", "CC BY-NC 4.0": "cc-by-nc-4.0",
+}  # fmt: skip
 """The Hub's names of licences; others are given in words."""
 MOST_LABELS = 60
 

@@ -43,20 +43,15 @@ def fetch_checkpoint(hub_id: str, file: str | None, *, download: bool = True) ->
     Raises:
         CheckpointError: not in the cache, and not to be had from the Hub.
     """
-    if file is not None:
-        from huggingface_hub import hf_hub_download
-
-        ways = (True, False) if download else (True,)
-        places = (
-            _quietly(lambda w=is_offline: Path(hf_hub_download(hub_id, file, local_files_only=w)))
-            for is_offline in ways
-        )
+    if file is not None:  # through a snapshot too: a download of one file would try for half a minute to connect
+        folder = snapshot(hub_id, [file], lambda folder: (folder / file).is_file(), download=download)
+        place = folder and folder / file
     else:
         lists = ([*CHECKPOINT_FILES], [*CHECKPOINT_FILES, OLD_WEIGHTS])
         places = (snapshot(hub_id, patterns, _has_weights, download=download) for patterns in lists)
-    for place in places:
-        if place is not None:
-            return place
+        place = next((place for place in places if place is not None), None)
+    if place is not None:
+        return place
     missing = f"{hub_id}/{file}: " if file else f"{hub_id}: no such folder, "
     raise CheckpointError(
         f"{missing}not in the Hub's cache, and the Hub cannot be reached or has no such model; connect once, or give "
@@ -70,7 +65,7 @@ def _has_weights(folder: Path) -> bool:
 
 def _quietly(get: Callable[[], Path]) -> Path | None:
     """What ``get`` fetches; None where it cannot, without the library's own warnings and bars."""
-    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.errors import HFValidationError, HTTPError  # no OSError where nobody answers
     from huggingface_hub.utils import disable_progress_bars
     from huggingface_hub.utils import logging as hub_logging
 
@@ -80,7 +75,7 @@ def _quietly(get: Callable[[], Path]) -> Path | None:
     hub_logging.set_verbosity_error()  # it would announce each of five attempts
     try:
         return get()
-    except (OSError, RuntimeError, HFValidationError):
+    except (OSError, RuntimeError, HFValidationError, HTTPError):
         return None
     finally:
         hub_logging.set_verbosity(verbosity)
@@ -102,7 +97,7 @@ def push_folder(save: Callable[[Path], None], repo_id: str, *, private: bool, to
         ClapkitError: the Hub cannot be reached, or refuses.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.errors import HFValidationError, HTTPError
 
     hub = HfApi(token=token)
     with tempfile.TemporaryDirectory() as scratch:
@@ -111,9 +106,10 @@ def push_folder(save: Callable[[Path], None], repo_id: str, *, private: bool, to
         try:
             address = hub.create_repo(repo_id, private=private, exist_ok=True)
             hub.upload_folder(repo_id=repo_id, folder_path=folder)
-        except (OSError, RuntimeError, HFValidationError) as error:
+        except (OSError, RuntimeError, HFValidationError, HTTPError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise ClapkitError(
-                f"{repo_id}: could not be uploaded ({str(error).splitlines()[0]}); check the name, the connection, and "
+                f"{repo_id}: could not be uploaded ({reason}); check the name, the connection, and "
                 "your token (hf auth login)."
             ) from None
     return str(address)

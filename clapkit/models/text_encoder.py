@@ -41,6 +41,7 @@ class TextEncoder(nn.Module):
         structure = transformer.config
         n_reserved = structure.pad_token_id + 1 if structure.model_type == "roberta" else 0  # RoBERTa counts from there
         self.context_length = min(context_length, structure.max_position_embeddings - n_reserved)
+        self.padding_id = 0  # what "!" is in GPT-2; see msclap_gpt2
         self.text_dim: int = structure.projection_dim if pooling == "projection" else structure.hidden_size
         self.use_tokenizer(tokenizer)
 
@@ -68,6 +69,7 @@ class TextEncoder(nn.Module):
         tokenizer.padding_side = "right"
         if self.pooling == "msclap_gpt2":
             tokenizer.add_special_tokens({"pad_token": MSCLAP_PADDING})  # so it is cut out before pairs are merged
+            self.padding_id = tokenizer.pad_token_id
         elif tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         if self.pooling == "last" and tokenizer.eos_token is None:
@@ -119,7 +121,7 @@ class TextEncoder(nn.Module):
             return hidden[:, 0]
         if self.pooling == "mean":
             return (hidden * attention_mask[..., None]).sum(dim=1) / attention_mask.sum(dim=1, keepdim=True)
-        counted = attention_mask if self.pooling == "last" else input_ids != 0
+        counted = attention_mask if self.pooling == "last" else input_ids != self.padding_id
         last = counted.sum(dim=1) - 1
         rows = torch.arange(hidden.shape[0], device=hidden.device)  # len(hidden) would freeze the batch of an export
         return hidden[rows, last]

@@ -38,6 +38,8 @@ MINILM_ID = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 MINILM_DIM = 384
 WEIGHTS_FILE = "model.safetensors"
+POOLED_BY = {"pooler": ("bert", "roberta", "clip_text_model"), "projection": ("clip_text_model",)}
+"""Poolings that only some towers have, as transformers names these."""
 
 
 def is_new_tower(config: TextConfig) -> bool:
@@ -170,7 +172,7 @@ def build_transformer(structure: PretrainedConfig, pooling: str) -> nn.Module:
 def _load_structure(folder: Path) -> PretrainedConfig:
     """A folder's config, or a TextModelError that names what is wrong with it."""
     try:
-        structure = AutoConfig.from_pretrained(folder, local_files_only=True)
+        structure = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise TextModelError(f"{folder}: not a readable text model ({str(error).splitlines()[0]}).") from None
     if structure.model_type == "clip":  # both towers of CLIP; the words are wanted
@@ -186,6 +188,11 @@ def _pooler(structure: PretrainedConfig, pooling: str) -> dict[str, Any]:
 
 def _pooling(config: TextConfig, folder: Path | None, structure: PretrainedConfig) -> str:
     if config.pooling != "auto":
+        known = POOLED_BY.get(config.pooling, (structure.model_type,))
+        if structure.model_type not in known:
+            raise TextModelError(
+                f"text.pooling={config.pooling}: fits {', '.join(known)}, not {structure.model_type}; use auto."
+            )
         return config.pooling
     if structure.model_type in ("gpt2", "clip_text_model"):
         return "last" if structure.model_type == "gpt2" else "projection"

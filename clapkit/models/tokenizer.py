@@ -31,9 +31,10 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     if not has_tokenizer(folder):
         raise TextModelError(f"{folder}: holds no tokenizer ({', '.join(TOKENIZER_FILES)}); give a folder with one.")
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise TextModelError(f"{folder}: its tokenizer cannot be read ({str(error).splitlines()[0]}).") from None
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # the library in Rust raises no other kind
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise TextModelError(f"{folder}: its tokenizer cannot be read ({reason}); give another folder.") from None
 
 
 def _find_tokenizer(name: str) -> Path:

@@ -287,7 +287,6 @@ AUDIO_TOWERS = {
     "laion-fused": _published("laion-fused", *TINY_HTSAT, "audio.window_s=2", "audio.fused_s=9"),
     "msclap-2022 in full size": _published("msclap-2022"),
     "msclap-2023 in full size": _published("msclap-2023"),
-    "laion-fused in full size": _published("laion-fused"),
 }
 
 

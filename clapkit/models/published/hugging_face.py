@@ -28,6 +28,7 @@ RULES: Rules = (
 HTSAT_DEFAULTS = {
     "spec_size": 256, "num_mel_bins": 64, "window_size": 8, "patch_size": 4, "mlp_ratio": 4.0, "qkv_bias": True,
     "hidden_act": "gelu", "projection_hidden_act": "relu", "enable_patch_layer_norm": True, "aff_block_r": 4,
+    "patch_stride": [4, 4], "patch_embed_input_channels": 1, "flatten_patch_embeds": True, "layer_norm_eps": 1e-5,
 }  # fmt: skip
 """Settings that clapkit's HTSAT does not vary."""
 

@@ -11,6 +11,7 @@ from clapkit.errors import CheckpointError
 from clapkit.models.checkpoint import RECORD_FILE, Checkpoint, load_checkpoint
 from clapkit.models.hub import fetch_checkpoint
 from clapkit.models.published import clapcap, hugging_face, laion, msclap
+from clapkit.models.published.assembling import ADVICE
 from clapkit.models.published.catalogue import PUBLISHED, facts_of
 from clapkit.models.published.reading import read_weights
 
@@ -21,6 +22,8 @@ KEYS_OF = {  # a key that only this kind has, and what reads it
     f"{laion.AUDIO}patch_embed.mel_conv2d.weight": ("laion-fused", laion.read_laion),
     f"{laion.AUDIO}patch_embed.proj.weight": ("laion", laion.read_laion),
 }
+UNBUILDABLE = (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError)
+"""What towers raise, each in its own way, when they are built in impossible sizes."""
 WEIGHT_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
 
 
@@ -40,8 +43,12 @@ def read_file(file: Path) -> Checkpoint:
     name, read = KEYS_OF[kind]
     try:
         checkpoint = read(weights, str(file))
+    except CheckpointError:
+        raise
     except KeyError as error:
         raise CheckpointError(f"{file}: lacks {error.args[0]}, so it is not a whole {name}; get it again.") from None
+    except UNBUILDABLE as error:
+        raise CheckpointError(f"{file}: has sizes that no {name} has ({_in_a_line(error)}); {ADVICE}.") from None
     checkpoint.training.update(facts_of(name, is_certain=False))
     return checkpoint
 
@@ -52,8 +59,19 @@ def kind_of(weights: Mapping[str, Tensor]) -> str | None:
 
 
 def read_folder(folder: Path) -> Checkpoint:
-    """Read a folder of transformers' ``ClapModel``."""
-    checkpoint = hugging_face.read_hugging_face(folder)
+    """Read a folder of transformers' ``ClapModel``.
+
+    Raises:
+        CheckpointError: files are missing or damaged, or it is built as clapkit builds none.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+
+    try:
+        checkpoint = hugging_face.read_hugging_face(folder)
+    except CheckpointError:
+        raise
+    except (*UNBUILDABLE, StrictDataclassError) as error:
+        raise CheckpointError(f"{folder}: has settings that no ClapModel has ({_in_a_line(error)}); {ADVICE}.") from None
     is_fused = checkpoint.clap.config.audio.fused_s is not None
     checkpoint.training.update(facts_of("laion-fused" if is_fused else "laion", is_certain=False))
     return checkpoint
@@ -74,3 +92,7 @@ def read_published(name: str, *, download: bool = True) -> Checkpoint:
     checkpoint = read_file(place) if place.is_file() else read_folder(place)
     checkpoint.training.update(facts_of(name))
     return checkpoint
+
+
+def _in_a_line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 import warnings
 import zipfile
@@ -20,6 +19,10 @@ from clapkit.errors import CheckpointError
 INNER_KEYS = ("model", "state_dict")
 """Where msclap and LAION put the weights beside epoch and optimizer."""
 PICKLE_MARK = b"\x80"
+UNSAFE = "unsupported (global|class)|unrecognized function|can only (create|build)"
+"""How torch says that a pickle names more than tensors and numbers."""
+NOT_PLAIN = "unsupported operand|cannot use"
+"""How it says that a pickle is of a newer protocol, a TorchScript archive, or of the time before 2018."""
 NUMPY_SCALARS = [
     (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
     np._core.multiarray.scalar,
@@ -68,17 +71,25 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
 def _read_pickle(file: Path) -> Any:
     with file.open("rb") as stream:
         start = stream.read(2)
-    if start == b"PK" and not zipfile.is_zipfile(file):
-        raise CheckpointError(f"{file}: truncated, the end of the archive is missing; get it again.")
     try:
+        if start == b"PK" and not zipfile.is_zipfile(file):
+            raise CheckpointError(f"{file}: truncated, the end of the archive is missing; get it again.")
         with warnings.catch_warnings(), torch.serialization.safe_globals(NUMPY_SCALARS):
             warnings.filterwarnings("ignore", "Detected pickle protocol")  # refused in our own words below
             return torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
-        is_unsafe = re.search("unsupported (global|class)|unrecognized function", str(error), re.IGNORECASE)
-        if is_unsafe or start[:1] == PICKLE_MARK:
-            raise CheckpointError(
-                f"{file}: a pickle that holds more than plain weights and could run code when opened, so it stays "
-                "closed; ask its publisher for a state_dict or for safetensors."
-            ) from None
-        raise CheckpointError(f"{file}: truncated or not a PyTorch file; get it again.") from None
+    except (CheckpointError, OSError):
+        raise
+    except Exception as error:  # a damaged pickle fails wherever it is read first: IndexError, struct.error, ...
+        if re.search(UNSAFE, str(error), re.IGNORECASE):
+            reason = (
+                "a pickle that holds more than plain weights and could run code when opened, so it stays closed; ask "
+                "its publisher for a state_dict or for safetensors"
+            )
+        elif start[:1] == PICKLE_MARK or re.search(NOT_PLAIN, str(error), re.IGNORECASE):
+            reason = (
+                "truncated, or not saved as plain weights, so that it could run code when opened and stays closed; get "
+                "it again, or ask its publisher for a state_dict or for safetensors"
+            )
+        else:
+            reason = "truncated or not a PyTorch file; get it again"
+        raise CheckpointError(f"{file}: {reason}.") from None
