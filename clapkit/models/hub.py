@@ -60,7 +60,7 @@ def fetch_checkpoint(hub_id: str, file: str | None, *, download: bool = True) ->
 
 
 def _has_weights(folder: Path) -> bool:
-    return any(folder.glob("*.safetensors")) or (folder / OLD_WEIGHTS).is_file()
+    return any(file.is_file() for file in [*folder.glob("*.safetensors"), folder / OLD_WEIGHTS])
 
 
 def _quietly(get: Callable[[], Path]) -> Path | None:

@@ -62,8 +62,8 @@ class TextEncoder(nn.Module):
 
     @property
     def has_tokenizer(self) -> bool:
-        """Whether the tokenizer is here, or is still to be found."""
-        return not isinstance(self._tokenizer, str)
+        """Whether the tokenizer is here or in a folder, or is still to be found."""
+        return not isinstance(self._tokenizer, str) or Path(self._tokenizer).is_dir()
 
     def _prepared(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
         tokenizer.padding_side = "right"

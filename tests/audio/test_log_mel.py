@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torchaudio.functional import melscale_fbanks
 
 from clapkit.audio.log_mel import LogMel, mask_frames
 from clapkit.audio.picture import log_mel_decibels
+from clapkit.audio.windows import fill_up
 from clapkit.config import AudioConfig
 
 PUBLISHED = AudioConfig(
@@ -154,3 +156,26 @@ def test_samples_are_cut_to_16_bits_towards_zero() -> None:
         cut(waveform, n_valid)[0], exact(torch.from_numpy(rounded), n_valid)[0], atol=1e-4, rtol=0
     )
     assert not torch.equal(cut(waveform * 1e-3, n_valid)[0], exact(waveform * 1e-3, n_valid)[0])
+
+
+@pytest.mark.parametrize("padding", ["repeat", "repeatpad"])
+def test_every_frame_of_a_repeated_clip_is_valid(padding: str) -> None:
+    config = SMALL.model_copy(update={"padding": padding})
+    waveform = torch.from_numpy(fill_up(noise(1, 6000).numpy(), 16_000, padding))[None]
+    log_mel, n_valid_frames = LogMel(config)(waveform, torch.tensor([6000]))
+    assert n_valid_frames.tolist() == [51]
+    unpadded, _ = LogMel(SMALL)(waveform, torch.tensor([16_000]))
+    torch.testing.assert_close(log_mel[..., :50], unpadded[..., :50], rtol=0, atol=0)
+    assert (log_mel != 0).all()
+
+
+def test_mel_filters_of_another_rate_are_torchaudios() -> None:
+    config = SMALL.model_copy(update={"filter_rate_hz": 12_000, "f_max_hz": 5500.0})
+    expected = melscale_fbanks(513, 50.0, 5500.0, 32, 12_000, norm="slaney", mel_scale="slaney")
+    filters = LogMel(config).mel.mel_scale.fb
+    torch.testing.assert_close(filters, expected, rtol=0, atol=0)
+    own_rate = LogMel(config.model_copy(update={"filter_rate_hz": None})).mel.mel_scale.fb
+    assert float((filters - own_rate).abs().max()) > 0.1 * float(expected.max())
+    log_mel, _ = LogMel(config)(tone(1000), torch.tensor([16_000]))  # 1000 Hz at 16 kHz is taken for 750 Hz at 12 kHz
+    centres_hz = expected.argmax(dim=0) * 12_000 / 1024
+    assert abs(float(centres_hz[log_mel[0, 0, :, 25].argmax()]) - 750) < 100

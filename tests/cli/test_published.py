@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from transformers import ClapConfig, ClapFeatureExtractor, ClapModel
 
 import clapkit
+from clapkit.models.published.catalogue import PUBLISHED
 from clapkit.models.tokenizer import train_wordpiece
 
 
@@ -98,3 +100,51 @@ def test_bf16_is_near_float32_and_a_typo_is_one_line(cli: Callable, tiny_run: Pa
     assert cli("classify", files[0], "--checkpoint", tiny_run, "--precision", "fp8").code != 0
     with pytest.raises(clapkit.ClapkitError, match="precision 'fp8': unknown"):
         clapkit.load(tiny_run, precision="fp8")
+
+
+def test_convert_keeps_a_tokenizer_that_lies_in_the_folder(
+    cli: Callable, published: Path, tokenizer: Path, sounds: Path, tmp_path: Path
+) -> None:
+    whole = shutil.copytree(published, tmp_path / "whole")
+    shutil.copytree(tokenizer, whole, dirs_exist_ok=True)
+    converted = cli("convert", whole, tmp_path / "mine")
+    assert converted.code == 0, converted.err
+    assert "no tokenizer inside" not in converted.err
+    shutil.rmtree(whole)
+    words = ("zeroshot", sounds / "low" / "0.wav", "--labels", "low,high", "--checkpoint", tmp_path / "mine")
+    assert cli(*words).code == 0
+
+
+def test_convert_says_when_there_is_no_tokenizer(cli: Callable, published: Path, tmp_path: Path) -> None:
+    assert "no tokenizer inside: texts need roberta-base's" in cli("convert", published, tmp_path / "mine").err
+    told = cli("info", tmp_path / "mine", "--json")
+    assert json.loads(told.out)["training"]["licence"] == "Apache-2.0 (of the published weights)"
+
+
+def test_own_clips_in_the_training_are_leaky_though_the_start_was_published(
+    cli: Callable, tiny_run: Path, sounds: Path, tmp_path: Path
+) -> None:
+    model = clapkit.load(tiny_run, device="cpu")
+    model.checkpoint.training |= {"published": "laion/clap-htsat-unfused", "saw_us8k": "in part"}
+    model.save_pretrained(tmp_path / "further")
+    words = ("evaluate", "--dataset", "folder", "--root", sounds, "--checkpoint", tmp_path / "further")
+    told = cli(*words)
+    assert "leaky                LEAKY" in told.out
+    assert "clips come from recordings that" in told.err
+    assert json.loads(cli(*words, "--json").out)["leaky"] is True
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_info_of_every_published_name_needs_no_weights(name: str, cli: Callable) -> None:
+    told = cli("info", name)
+    assert (told.code, told.err.count("\n")) == (0, 1)
+    assert "licence" in told.out
+    assert "saw_esc50" in told.out
+
+
+def test_bf16_on_htsat_is_near_float32(published: Path, sounds: Path) -> None:
+    files = [sounds / name / "5.wav" for name in ("low", "middle", "high")]
+    exact, fast = (
+        clapkit.load(published, device="cpu", precision=each).embed_audio(files) for each in ("float32", "bf16")
+    )
+    assert float(np.min(np.sum(exact * fast, axis=1))) >= 0.999

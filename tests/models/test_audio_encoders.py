@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn.functional import normalize, pad
+from transformers import ClapAudioConfig, ClapAudioModel, ResNetConfig, ResNetModel
 
 from clapkit.audio.log_mel import mask_frames
 from clapkit.config import AudioConfig, EncoderConfig
@@ -199,3 +201,59 @@ def test_a_steady_colour_does_not_reach_the_channel_without_mean() -> None:
     coloured = mask_frames(log_mel + torch.randn(3, 1, N_MELS, 1), valid)
     torch.testing.assert_close(tower(coloured, valid), tower(log_mel, valid), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(tower(log_mel[1:2], valid[1:2])[0], tower(log_mel, valid)[1], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("is_fused", [False, True])
+def test_htsat_has_the_weights_and_vectors_of_transformers_clap_model(is_fused: bool) -> None:
+    fusion = {"enable_fusion": True, "fusion_type": "aff_2d"} if is_fused else {}
+    sizes = {"patch_embeds_hidden_size": 8, "hidden_size": 16, "depths": [1, 1], "num_attention_heads": [1, 2]}
+    torch.manual_seed(0)
+    theirs = ClapAudioModel(ClapAudioConfig(**sizes, **fusion)).eval()
+    audio = HTSAT_AUDIO.model_copy(update={"fused_s": 8.0 if is_fused else None})
+    ours = build_audio_encoder(HTSAT, audio).eval()
+    ours.transformer.load_state_dict(theirs.state_dict(), strict=True)
+    log_mel = torch.randn(2, 4 if is_fused else 1, 64, 201)
+    is_longer = torch.ones(2, 1, dtype=torch.bool) if is_fused else None
+    with torch.inference_mode():
+        expected = theirs(input_features=log_mel.transpose(2, 3), is_longer=is_longer).pooler_output
+        torch.testing.assert_close(ours(log_mel, torch.tensor([201, 201])), expected)
+
+
+@pytest.mark.parametrize("is_fused", [False, True])
+def test_all_of_htsat_learns(is_fused: bool) -> None:
+    torch.manual_seed(0)
+    tower = build_audio_encoder(HTSAT, HTSAT_AUDIO.model_copy(update={"fused_s": 8.0 if is_fused else None})).train()
+    vectors = tower(torch.randn(2, 4 if is_fused else 1, 64, 201), torch.tensor([201, 201]))
+    (vectors * torch.randn_like(vectors)).sum().backward()
+    without = [name for name, parameter in tower.named_parameters() if parameter.grad is None]
+    assert without == []
+    assert all(parameter.grad.isfinite().all() for parameter in tower.parameters())
+
+
+def test_htsat_reads_as_many_frames_as_its_square_holds() -> None:
+    torch.manual_seed(0)
+    tower = build_audio_encoder(HTSAT, HTSAT_AUDIO.model_copy(update={"window_s": 10.23})).eval()
+    with torch.inference_mode():
+        assert tower(torch.randn(1, 1, 64, 1024), torch.tensor([1024])).isfinite().all()
+
+
+def test_heads_must_divide_htsats_stages() -> None:
+    with pytest.raises(ValidationError, match=r"n_heads=\(1, 3\) must divide htsat's stages of \[8, 16\] channels"):
+        EncoderConfig(name="htsat", width=8, depths=(1, 1), n_heads=(1, 3))
+    assert EncoderConfig(name="rescnn", n_heads=(3,)).n_heads == (3,)
+
+
+@pytest.mark.parametrize("n_channels", [1, 2])
+def test_resnet18_is_transformers_own(n_channels: int) -> None:
+    torch.manual_seed(0)
+    structure = ResNetConfig(
+        num_channels=n_channels, hidden_sizes=[64, 128, 256, 512], depths=[2, 2, 2, 2], layer_type="basic"
+    )
+    theirs = ResNetModel(structure).eval()
+    audio = AudioConfig(n_channels=n_channels)
+    ours = build_audio_encoder(EncoderConfig(name="resnet18", dropout=0), audio).eval()
+    ours.network.load_state_dict(theirs.state_dict(), strict=True)
+    log_mel = torch.randn(2, n_channels, 64, 128)
+    with torch.inference_mode():
+        expected = theirs(log_mel).pooler_output.flatten(1)
+        torch.testing.assert_close(ours(log_mel, torch.tensor([128, 128])), expected, atol=1e-5, rtol=1e-4)

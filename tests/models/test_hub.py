@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, ClassVar
 
 import huggingface_hub
 import numpy as np
 import pytest
-import yaml
+from huggingface_hub.errors import HFValidationError, HTTPError
 
 import clapkit
 from clapkit.errors import CheckpointError, ClapkitError
 from clapkit.model import AudioTextModel
 from clapkit.models import hub
-from clapkit.models.card import model_card
+
+REFUSALS = {
+    "wrong": OSError("401 Unauthorized\nmore lines"),
+    "no network": HTTPError("Name or service not known"),
+    "silence": HTTPError(""),
+    "bad name": HFValidationError("Repo id must be in the form 'repo_name'"),
+}
+"""What the Hub's library raises, by the token given."""
 
 
 class FakeHub:
@@ -26,8 +34,8 @@ class FakeHub:
         self.token = token
 
     def create_repo(self, repo_id: str, **_: Any) -> str:
-        if self.token == "wrong":
-            raise OSError("401 Unauthorized\nmore lines")
+        if self.token in REFUSALS:
+            raise REFUSALS[self.token]
         return f"https://hub/{repo_id}"
 
     def upload_folder(self, repo_id: str, folder_path: Path) -> None:
@@ -57,9 +65,19 @@ def test_a_pushed_model_comes_back(
     assert back.labels == tiny_model.labels
 
 
-def test_a_refused_upload_is_one_line(tiny_model: AudioTextModel, played: type[FakeHub]) -> None:
-    with pytest.raises(ClapkitError, match=r"me/mine: could not be uploaded \(401 Unauthorized\)") as error:
-        tiny_model.push_to_hub("me/mine", token="wrong")
+@pytest.mark.usefixtures("played")
+@pytest.mark.parametrize(
+    ("token", "reason"),
+    [
+        ("wrong", "401 Unauthorized"),
+        ("no network", "Name or service not known"),
+        ("silence", "HTTPError"),
+        ("bad name", "Repo id must be in the form 'repo_name'"),
+    ],
+)
+def test_a_refused_upload_is_one_line(token: str, reason: str, tiny_model: AudioTextModel) -> None:
+    with pytest.raises(ClapkitError, match=re.escape(f"me/mine: could not be uploaded ({reason})")) as error:
+        tiny_model.push_to_hub("me/mine", token=token)
     assert "\n" not in str(error.value)
 
 
@@ -80,25 +98,41 @@ def test_a_snapshot_that_is_not_whole_is_fetched_again(monkeypatch: pytest.Monke
     assert asked == [True]
 
 
+@pytest.mark.parametrize("file", [None, "c.pth"])
+@pytest.mark.parametrize("error", [HTTPError("proxy"), OSError("no route"), HFValidationError("bad id")])
+def test_a_hub_out_of_reach_is_one_line(error: Exception, file: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(*_: Any, **__: Any) -> str:
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    with pytest.raises(CheckpointError, match="the Hub cannot be reached") as refused:
+        hub.fetch_checkpoint("a/b", file)
+    assert "\n" not in str(refused.value)
+
+
+def test_old_weights_are_asked_for_only_where_there_is_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = []
+
+    def download(name: str, *, allow_patterns: list[str], local_files_only: bool) -> str:
+        if not local_files_only:
+            asked.append(allow_patterns)
+            (tmp_path / hub.OLD_WEIGHTS).write_bytes(b"x" if hub.OLD_WEIGHTS in allow_patterns else b"")
+        if not asked or hub.OLD_WEIGHTS not in asked[-1]:
+            (tmp_path / hub.OLD_WEIGHTS).unlink(missing_ok=True)
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert hub.fetch_checkpoint("a/b", None) == tmp_path
+    assert asked == [hub.CHECKPOINT_FILES, [*hub.CHECKPOINT_FILES, hub.OLD_WEIGHTS]]
+
+
 def test_without_download_only_the_cache_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     def download(*_: Any, local_files_only: bool, **__: Any) -> str:
         assert local_files_only
         raise OSError("not there")
 
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     with pytest.raises(CheckpointError, match=r"a/b/c\.pth: not in the Hub's cache"):
         hub.fetch_checkpoint("a/b", "c.pth", download=False)
-
-
-def test_the_card_tells_what_it_is(tiny_model: AudioTextModel) -> None:
-    card = model_card(tiny_model.checkpoint, "tiny")
-    _, front, page = card.split("---\n", 2)
-    assert yaml.safe_load(front)["library_name"] == "clapkit"
-    for part in ("# tiny", "high, low, middle", "| sample_rate | 16000 |", "| head: accuracy |", "Weights: not stated"):
-        assert part in page
-    licensed = {**tiny_model.checkpoint.training, "licence": "Apache-2.0 (of the published weights)"}
-    original, tiny_model.checkpoint.training = tiny_model.checkpoint.training, licensed
-    try:
-        assert "license: apache-2.0" in model_card(tiny_model.checkpoint, "tiny")
-    finally:
-        tiny_model.checkpoint.training = original

@@ -38,3 +38,20 @@ def test_a_text_space_without_projection_must_have_its_size() -> None:
     assert isinstance(CLAP(config, 0, 32).text_projection, UnitLength)
     with pytest.raises(ConfigError, match="must be 48, not 32"):
         CLAP(config, 0, 48)
+
+
+def test_a_linear_projection_is_one_matrix_and_no_projection_none() -> None:
+    linear = build_projection("linear", 12, 8, 0.0)
+    torch.testing.assert_close(linear(FEATURES), F.normalize(linear.linear1(FEATURES), dim=1))
+    assert len(list(linear.parameters())) == 2
+    torch.testing.assert_close(UnitLength()(FEATURES), F.normalize(FEATURES, dim=1))
+    assert not list(UnitLength().parameters())
+
+
+@pytest.mark.parametrize("name", ["residual", "mlp", "linear"])
+def test_dropout_is_for_training_only(name: str) -> None:
+    torch.manual_seed(0)
+    projection = build_projection(name, 12, 8, 0.5)
+    assert not torch.equal(projection(FEATURES), projection(FEATURES))
+    projection.eval()
+    assert torch.equal(projection(FEATURES), projection(FEATURES))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -37,7 +39,7 @@ from clapkit.models.text_towers import (
     text_encoder_from_structure,
     weights_sha256,
 )
-from clapkit.models.tokenizer import train_byte_bpe, train_wordpiece
+from clapkit.models.tokenizer import load_tokenizer, train_byte_bpe, train_wordpiece
 
 TEXTS = ["rain", "a dog barking", "the long siren of a police car that passes in the distance"]
 LONG_TEXT = "a dog barking at the siren of a police car " * 12
@@ -376,7 +378,7 @@ def test_msclap_reads_the_token_before_the_padding_and_counts_every_mark_as_padd
     mark = tower.tokenizer.pad_token_id
     assert tower.tokenizer.pad_token == "!"
     hidden = tower.transformer(input_ids=ids[1:]).last_hidden_state[0]
-    place = int((ids[1] != 0).sum()) - 1
+    place = int((ids[1] != mark).sum()) - 1
     assert int((ids[1] == mark).sum()) == 2
     torch.testing.assert_close(tower(["rain!!"])[0], hidden[place])
 
@@ -404,3 +406,59 @@ def test_a_tokenizer_of_another_tower_is_refused(towers: dict[str, Path]) -> Non
     model = GPT2Model(GPT2Config(vocab_size=50, n_embd=24, n_layer=1, n_head=2))
     with pytest.raises(TextModelError, match="but this text tower knows 50"):
         TextEncoder(model, _gpt2_tokenizer(), "msclap_gpt2", 16)
+
+
+def test_msclaps_reading_does_not_depend_on_the_other_texts() -> None:
+    tower = _msclap_tower()
+    together = tower(TEXTS)
+    alone = torch.cat([tower([text]) for text in TEXTS])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+    assert torch.pdist(together).min() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("kind", "pooling"), [("gpt2", "pooler"), ("gpt2", "projection"), ("bert", "projection"), ("roberta", "projection")]
+)
+def test_a_pooling_that_a_tower_does_not_have_is_one_line(kind: str, pooling: str, towers: dict[str, Path]) -> None:
+    with pytest.raises(TextModelError, match=rf"text\.pooling={pooling}: fits .*, not {kind}; use auto") as error:
+        load_text_encoder(TextConfig(name=str(towers[kind]), pooling=pooling))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"tokenizer.json": "junk"},
+        {"tokenizer.json": "{}"},
+        {"tokenizer.json": "{}", "tokenizer_config.json": "[]"},
+        {"vocab.json": "{", "merges.txt": "", "config.json": '{"model_type": "gpt2"}'},
+        {"vocab.json": '{"a": 0}', "merges.txt": "#v\na b c d", "config.json": '{"model_type": "roberta"}'},
+    ],
+)
+def test_a_damaged_tokenizer_is_one_line(files: dict[str, str], tmp_path: Path) -> None:
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    with pytest.raises(TextModelError, match="its tokenizer cannot be read") as error:
+        load_tokenizer(str(tmp_path))
+    assert "\n" not in str(error.value)
+
+
+# transformers would ask on the terminal whether it may run it.
+@pytest.mark.parametrize("part", ["tokenizer", "config", "model"])
+def test_code_that_comes_with_a_folder_is_neither_run_nor_asked_for(
+    part: str, towers: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(towers["bert"], tmp_path / "tower")
+    (folder / "harmful.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    name = "tokenizer_config.json" if part == "tokenizer" else "config.json"
+    settings = {
+        "tokenizer": {"auto_map": {"AutoTokenizer": ["harmful.Tokenizer", None]}, "tokenizer_class": "Unheard"},
+        "config": {"auto_map": {"AutoConfig": "harmful.Config"}, "model_type": "new"},
+        "model": {"auto_map": {"AutoModel": "harmful.Model"}},
+    }[part]
+    document = json.loads((folder / name).read_text()) | settings
+    (folder / name).write_text(json.dumps(document))
+    with contextlib.suppress(TextModelError):  # what can be read without that code may be read
+        load_text_encoder(TextConfig(name=str(folder)))
+    assert not (tmp_path / "ran").exists()
+    assert "y/N" not in "".join(capsys.readouterr())

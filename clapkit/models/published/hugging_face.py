@@ -28,7 +28,7 @@ RULES: Rules = (
 HTSAT_DEFAULTS = {
     "spec_size": 256, "num_mel_bins": 64, "window_size": 8, "patch_size": 4, "mlp_ratio": 4.0, "qkv_bias": True,
     "hidden_act": "gelu", "projection_hidden_act": "relu", "enable_patch_layer_norm": True, "aff_block_r": 4,
-    "patch_stride": [4, 4], "patch_embed_input_channels": 1, "flatten_patch_embeds": True, "layer_norm_eps": 1e-5,
+    "patch_stride": (4, 4), "patch_embed_input_channels": 1, "flatten_patch_embeds": True, "layer_norm_eps": 1e-5,
 }  # fmt: skip
 """Settings that clapkit's HTSAT does not vary."""
 
@@ -49,13 +49,15 @@ def read_hugging_face(folder: Path) -> Checkpoint:
     structure = ClapConfig(**_read_json(folder / CONFIG_FILE))
     audio, text = structure.audio_config, structure.text_config
     for key, value in HTSAT_DEFAULTS.items():
-        if getattr(audio, key) != value:
-            raise CheckpointError(f"{folder}: audio_config.{key}={getattr(audio, key)}; clapkit reads {value} only.")
+        given = getattr(audio, key)
+        if (tuple(given) if isinstance(given, list) else given) != value:
+            raise CheckpointError(f"{folder}: audio_config.{key}={given}; clapkit reads {value} only.")
     name = "laion-fused" if audio.enable_fusion else "laion"
     overrides = [
         f"model.embed_dim={structure.projection_dim}", "model.head=false",
         f"encoder.width={audio.patch_embeds_hidden_size}", f"encoder.depths={list(audio.depths)}",
-        f"encoder.n_heads={list(audio.num_attention_heads)}", "audio.sixteen_bits=false", *_front_end(folder),
+        f"encoder.n_heads={list(audio.num_attention_heads)}", "audio.sixteen_bits=false",
+        *_front_end(folder, is_fused=audio.enable_fusion),
     ]  # fmt: skip
     config = load_config([preset(name)], overrides)
     shared = {key: value for key, value in text.to_dict().items() if key not in ("model_type", "architectures")}
@@ -68,15 +70,21 @@ def read_hugging_face(folder: Path) -> Checkpoint:
     return assemble(config, tower, read_weights(file), RULES, str(file))
 
 
-def _front_end(folder: Path) -> list[str]:
+def _front_end(folder: Path, *, is_fused: bool) -> list[str]:
     """Overrides of ``audio`` from the feature extractor's settings, where they are there."""
     if not (folder / FRONT_END_FILE).is_file():
         return []
     settings = _read_json(folder / FRONT_END_FILE)
+    truncation = "fusion" if is_fused else "rand_trunc"  # it also says which mel filters are meant
+    if settings.get("truncation", truncation) != truncation:
+        raise CheckpointError(
+            f"{folder / FRONT_END_FILE}: truncation={settings['truncation']}, but enable_fusion={is_fused} in "
+            f"{CONFIG_FILE} needs {truncation}; take both files from the same model."
+        )
     names = {
         "sampling_rate": "sample_rate", "max_length_s": "window_s", "hop_length": "hop_length",
         "fft_window_size": "n_fft", "frequency_min": "f_min_hz", "frequency_max": "f_max_hz", "padding": "padding",
-        "top_db": "top_db",
+        "top_db": "top_db", "feature_size": "n_mels",
     }  # fmt: skip
     given = {new: settings[old] for old, new in names.items() if settings.get(old) is not None}
     return [f"audio.{key}={value}" for key, value in given.items()]

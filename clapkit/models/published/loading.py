@@ -48,7 +48,7 @@ def read_file(file: Path) -> Checkpoint:
     except KeyError as error:
         raise CheckpointError(f"{file}: lacks {error.args[0]}, so it is not a whole {name}; get it again.") from None
     except UNBUILDABLE as error:
-        raise CheckpointError(f"{file}: has sizes that no {name} has ({_in_a_line(error)}); {ADVICE}.") from None
+        raise CheckpointError(f"{file}: no {name} has such sizes ({_in_a_line(error)}); {ADVICE}.") from None
     checkpoint.training.update(facts_of(name, is_certain=False))
     return checkpoint
 
@@ -71,7 +71,7 @@ def read_folder(folder: Path) -> Checkpoint:
     except CheckpointError:
         raise
     except (*UNBUILDABLE, StrictDataclassError) as error:
-        raise CheckpointError(f"{folder}: has settings that no ClapModel has ({_in_a_line(error)}); {ADVICE}.") from None
+        raise CheckpointError(f"{folder}: no ClapModel has such settings ({_in_a_line(error)}); {ADVICE}.") from None
     is_fused = checkpoint.clap.config.audio.fused_s is not None
     checkpoint.training.update(facts_of("laion-fused" if is_fused else "laion", is_certain=False))
     return checkpoint

@@ -18,11 +18,11 @@ from clapkit.errors import CheckpointError
 
 INNER_KEYS = ("model", "state_dict")
 """Where msclap and LAION put the weights beside epoch and optimizer."""
-PICKLE_MARK = b"\x80"
+PICKLE_MARK, ZIP_MARK = b"\x80", b"PK"
 UNSAFE = "unsupported (global|class)|unrecognized function|can only (create|build)"
 """How torch says that a pickle names more than tensors and numbers."""
 NOT_PLAIN = "unsupported operand|cannot use"
-"""How it says that a pickle is of a newer protocol, a TorchScript archive, or of the time before 2018."""
+"""How it says that a pickle is of a newer protocol, or a TorchScript archive."""
 NUMPY_SCALARS = [
     (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
     np._core.multiarray.scalar,
@@ -72,7 +72,7 @@ def _read_pickle(file: Path) -> Any:
     with file.open("rb") as stream:
         start = stream.read(2)
     try:
-        if start == b"PK" and not zipfile.is_zipfile(file):
+        if start == ZIP_MARK and not zipfile.is_zipfile(file):
             raise CheckpointError(f"{file}: truncated, the end of the archive is missing; get it again.")
         with warnings.catch_warnings(), torch.serialization.safe_globals(NUMPY_SCALARS):
             warnings.filterwarnings("ignore", "Detected pickle protocol")  # refused in our own words below
@@ -85,10 +85,10 @@ def _read_pickle(file: Path) -> Any:
                 "a pickle that holds more than plain weights and could run code when opened, so it stays closed; ask "
                 "its publisher for a state_dict or for safetensors"
             )
-        elif start[:1] == PICKLE_MARK or re.search(NOT_PLAIN, str(error), re.IGNORECASE):
+        elif start[:1] == PICKLE_MARK or (start == ZIP_MARK and re.search(NOT_PLAIN, str(error), re.IGNORECASE)):
             reason = (
-                "truncated, or not saved as plain weights, so that it could run code when opened and stays closed; get "
-                "it again, or ask its publisher for a state_dict or for safetensors"
+                "truncated, or a pickle that could run code when opened and so stays closed; get it again, or ask its "
+                "publisher for a state_dict or for safetensors"
             )
         else:
             reason = "truncated or not a PyTorch file; get it again"
