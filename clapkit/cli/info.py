@@ -22,11 +22,11 @@ def info(checkpoint: Checkpoint = "base", *, json: Json = False) -> None:
     try:
         opened = open_checkpoint(checkpoint, download=False)
         document = describe(AudioTextModel(opened, choose_device("cpu"), checkpoint), checkpoint)
-    except CheckpointError:
+    except CheckpointError as error:  # not on this machine, or damaged
         facts = facts_of(checkpoint)
         if not facts:
             raise
-        note("its weights are not on this machine; this is what its publisher says")
+        note(f"{error} This is what its publisher says:")
         document = {"checkpoint": checkpoint, "training": facts}
     if json:
         print_json(document)

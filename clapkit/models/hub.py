@@ -53,9 +53,9 @@ def fetch_checkpoint(hub_id: str, file: str | None, *, download: bool = True) ->
     if place is not None:
         return place
     missing = f"{hub_id}/{file}: " if file else f"{hub_id}: no such folder, "
+    asked = ", and the Hub cannot be reached or has no such model" if download else ""
     raise CheckpointError(
-        f"{missing}not in the Hub's cache, and the Hub cannot be reached or has no such model; connect once, or give "
-        "the file or folder that you have."
+        f"{missing}not in the Hub's cache{asked}; connect once, or give the file or folder that you have."
     )
 
 

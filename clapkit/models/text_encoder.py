@@ -15,6 +15,8 @@ from clapkit.models.tokenizer import load_tokenizer
 
 POOLING_FOLDER = "1_Pooling"
 """How sentence-transformers says that a model is pooled by the mean."""
+COUNTED_FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
+"""Towers whose first position is the one behind the padding token's number."""
 MSCLAP_SUFFIX, MSCLAP_PADDING = " <|endoftext|>", "!"
 """What msclap-2023 appends to a text, and the token that it takes for padding."""
 
@@ -39,7 +41,7 @@ class TextEncoder(nn.Module):
         self.transformer = transformer
         self.pooling = pooling
         structure = transformer.config
-        n_reserved = structure.pad_token_id + 1 if structure.model_type == "roberta" else 0  # RoBERTa counts from there
+        n_reserved = structure.pad_token_id + 1 if structure.model_type in COUNTED_FROM_PADDING else 0
         self.context_length = min(context_length, structure.max_position_embeddings - n_reserved)
         self.padding_id = 0  # what "!" is in GPT-2; see msclap_gpt2
         self.text_dim: int = structure.projection_dim if pooling == "projection" else structure.hidden_size

@@ -22,6 +22,8 @@ from transformers import (
     CLIPModel,
     GPT2Config,
     GPT2Model,
+    MPNetConfig,
+    MPNetModel,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -462,3 +464,12 @@ def test_code_that_comes_with_a_folder_is_neither_run_nor_asked_for(
         load_text_encoder(TextConfig(name=str(folder)))
     assert not (tmp_path / "ran").exists()
     assert "y/N" not in "".join(capsys.readouterr())
+
+
+def test_positions_behind_the_padding_are_kept_free() -> None:
+    words = train_wordpiece(TEXTS, 200, 64)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 16}
+    model = MPNetModel(MPNetConfig(vocab_size=len(words), max_position_embeddings=20, **sizes)).eval()
+    tower = TextEncoder(model, words, "mean", 64)
+    assert tower.context_length == 18
+    assert tower([LONG_TEXT]).isfinite().all()

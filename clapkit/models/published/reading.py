@@ -54,7 +54,12 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     )
     if not weights:
         raise CheckpointError(f"{file}: holds no named weights, so it is not a checkpoint of a model.")
-    return {key.removeprefix("module."): value for key, value in weights.items()}
+    plain = {key.removeprefix("module."): value for key, value in weights.items()}
+    if len(plain) < len(weights):
+        raise CheckpointError(
+            f"{file}: holds {len(weights) - len(plain)} key(s) with and without module.; get it again."
+        )
+    return plain
 
 
 def _is_named(document: Any) -> bool:

@@ -176,3 +176,8 @@ def test_the_command_line_says_it_in_one_line(cli: Callable, tmp_path: Path) -> 
             assert result.err.count("\n") == 1
     assert not mark.exists()
     assert not (tmp_path / "mine").exists()
+
+
+def test_a_key_that_is_there_twice(tmp_path: Path) -> None:
+    torch.save(WEIGHTS | {"module.tower.bias": torch.zeros(2)}, tmp_path / "a.pt")
+    assert "1 key(s) with and without module." in refusal(tmp_path / "a.pt")
