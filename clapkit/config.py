@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from clapkit.errors import ConfigError
 from clapkit.resources import shipped_folder
@@ -86,8 +95,12 @@ class EncoderConfig(Section):
 
     name: Literal["rescnn", "cnn14", "cnn4", "htsat", "resnet18"] = "rescnn"
     width: int = Field(24, ge=4, description="rescnn, htsat: channels of the first stage; the last has 8 times as many")
-    depths: tuple[int, ...] = Field((2, 2, 6, 2), min_length=1, description="htsat: blocks of each stage")
-    n_heads: tuple[int, ...] = Field((4, 8, 16, 32), min_length=1, description="htsat: attention heads of each stage")
+    depths: tuple[PositiveInt, ...] = Field(
+        (2, 2, 6, 2), min_length=1, max_length=4, description="htsat: blocks of each stage"
+    )
+    n_heads: tuple[PositiveInt, ...] = Field(
+        (4, 8, 16, 32), min_length=1, max_length=4, description="htsat: attention heads of each stage"
+    )
     dropout: float = Field(0.2, ge=0, lt=1)
     without_mean: bool = Field(
         False, description="rescnn: also sees the picture with each mel bin's mean over the window taken out"

@@ -10,7 +10,7 @@ from torch.nn.functional import normalize, pad
 from transformers import ClapAudioConfig, ClapAudioModel, ResNetConfig, ResNetModel
 
 from clapkit.audio.log_mel import mask_frames
-from clapkit.config import AudioConfig, EncoderConfig
+from clapkit.config import AudioConfig, EncoderConfig, load_config
 from clapkit.errors import ConfigError
 from clapkit.models.audio_encoders import build_audio_encoder
 
@@ -257,3 +257,12 @@ def test_resnet18_is_transformers_own(n_channels: int) -> None:
     with torch.inference_mode():
         expected = theirs(log_mel).pooler_output.flatten(1)
         torch.testing.assert_close(ours(log_mel, torch.tensor([128, 128])), expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "setting", ["depths=[0,2]", "depths=[1,1,1,1,1]", "depths=[]", "n_heads=[0,8,16,32]", "n_heads=[-4,8,16,32]"]
+)
+def test_stages_that_cannot_be_built_are_refused(setting: str) -> None:
+    with pytest.raises(ConfigError, match=rf"encoder\.{setting.split('=')[0]}") as error:
+        load_config([], ["encoder.name=htsat", f"encoder.{setting}"])
+    assert "\n" not in str(error.value)
