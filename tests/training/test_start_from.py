@@ -158,10 +158,11 @@ def test_a_frozen_tower_stays_outside_until_it_shall_learn(
     first = train_and_test(run, device=torch.device("cpu"))
     sha256 = first.checkpoint.text_sha256
     assert sha256 is not None
-    frozen = train(tmp_path / "first", sounds, tmp_path / "frozen")
-    assert frozen.checkpoint.text_sha256 == sha256
-    assert frozen.clap.text_encoder is None
-    assert not (tmp_path / "frozen" / "text").exists()
+    assert not (tmp_path / "first" / "text").exists()
+    config, start = settings_of_start(load_config([], [f"train.start_from={tmp_path / 'first'}"]))
+    frozen = build_network(config, ("high", "low", "middle"), [], start)
+    assert (frozen.text_sha256, frozen.clap.text_encoder) == (sha256, None)
+    assert frozen.tower is not None
     learned = train(tmp_path / "first", sounds, tmp_path / "learned", "text.trainable=true")
     assert learned.checkpoint.text_sha256 is None
     saved = clapkit.load(tmp_path / "learned", device="cpu")
@@ -189,7 +190,7 @@ def trained(preset_name: str, sounds: Path, output: Path, *changes: str) -> Audi
     return clapkit.load(output, device="cpu")
 
 
-@pytest.mark.parametrize("name", ["msclap-2023", "laion", "laion-fused"])
+@pytest.mark.parametrize("name", ["msclap-2023", "laion-fused"])
 def test_published_architectures_are_trained_from_scratch(name: str, sounds: Path, tmp_path: Path) -> None:
     small = [
         "encoder.width=8",
