@@ -1,4 +1,4 @@
-"""Your own sounds as a CSV: ``path`` and ``text`` (or ``label``, ``tags``, ``caption``); spans, source, split, fold."""
+"""Your own sounds as a CSV: ``path`` and ``text`` (or ``label``, ``tags``, ``caption``); spans, source, split, fold, weight."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ def load(file: Path) -> Manifest:
     the labels of a clip that has several: ``dog;siren``. ``fold`` is a number; without it ``split`` is followed:
     ``train`` (or nothing) is fold 1, ``test`` fold 2, which is tested when no fold is named, and ``val`` fold 3, which
     early stopping watches with ``--val-fold 3`` and which is trained on otherwise. Where no line says ``test``,
-    training clips have no fold: ``val`` is tested, or else a part of the recordings.
+    training clips have no fold: ``val`` is tested, or else a part of the recordings. ``weight`` says how often a clip is
+    drawn in an epoch of training (nothing: once).
 
     Raises:
         DatasetError: columns missing, or a line that is wrong: no path or text, both label and tags, a missing file, a
-            span or a fold that is no number, a span that ends before it starts, or a split of another name.
+            span, a fold or a weight that is no number, a span that ends before it starts, or a split of another name.
     """
     cells = read_csv(file, ("path",), dtype=str, keep_default_na=False, skip_blank_lines=False)
     if not any(column in cells for column in TEXT_COLUMNS):
@@ -66,6 +67,7 @@ def _row(cells: pd.Series, line: str, folder: Path) -> dict[str, object]:
     return {
         "path": str(path), "start_s": start_s, "end_s": end_s, "label": label or None, "tags": tags or None,
         "caption": caption or None, "fold": _fold(cells, line), "source": cells.get("source") or str(path.resolve()),
+        "weight": _weight(cells.get("weight", ""), line),
     }  # fmt: skip
 
 
@@ -79,6 +81,16 @@ def _seconds(cell: str, column: str, line: str) -> float:
     if not (math.isfinite(seconds) and seconds >= 0):
         raise DatasetError(f"{line}: {column} '{cell}' is no time; expected seconds from the file's start, or nothing.")
     return seconds
+
+
+def _weight(cell: str, line: str) -> float:
+    try:
+        weight = float(cell or 1.0)
+    except ValueError:
+        weight = 0.0
+    if not 0 < weight < math.inf:
+        raise DatasetError(f"{line}: weight '{cell}' is not how often a clip is drawn in an epoch; expected 1, 0.5, ….")
+    return weight
 
 
 def _fold(cells: pd.Series, line: str) -> int:
