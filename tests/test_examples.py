@@ -4,6 +4,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import clapkit
@@ -62,3 +63,14 @@ def test_mix_datasets_leaves_out_what_it_is_told(run, tmp_path: Path) -> None:
     assert f"{len(CLASS_NAMES)} labels" in printed
     assert "freesound:100001" not in mixed
     assert "freesound:100002" in mixed
+
+
+def test_mix_datasets_numbers_folds_by_rank_and_keeps_weights(run, tmp_path: Path) -> None:
+    root = write_synthetic_us8k(tmp_path / "set", n_folds=3, recordings_per_class=1)
+    metadata = root / "metadata" / "UrbanSound8K.csv"
+    table = pd.read_csv(metadata)
+    table[table["fold"] != 1].to_csv(metadata, index=False)
+    run("mix_datasets", tmp_path / "mixed.csv", f"us8k={root}", "us8k.weight=0.5")
+    mixed = pd.read_csv(tmp_path / "mixed.csv")
+    assert sorted(mixed["fold"].unique()) == [1, 2]
+    assert (mixed["weight"] == 0.5).all()

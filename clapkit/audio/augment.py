@@ -15,13 +15,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clapkit.audio.log_mel import POWER_FLOOR, mask_frames
+from clapkit.audio.log_mel import POWER_FLOOR, level_of, mask_frames
 from clapkit.config import AudioConfig, AugmentConfig
 
 N_EQ_POINTS = 6
 """Random levels along the mel axis, between which the equalisation is linear."""
 
 SILENCE_DB = 10 * math.log10(POWER_FLOOR)
+LOWEST_CUT = 0.6
+"""A low-pass keeps at least this part of the mel axis; of 7.5 kHz about 2 kHz."""
+N_SILENT = 64
+"""Pictures of silence that one is drawn from."""
 NEPER_PER_DB = math.log(10) / 10
 """Turns dB of power into natural logarithms."""
 
@@ -40,6 +44,8 @@ class AugmentDraws:
         share: ``(batch,)`` this clip's own part in [0.5, 1]; 1 where nothing is mixed in.
         freq_masks: ``(2, batch, n_masks)`` width and place of each mask, as parts of what is possible.
         time_masks: ``(2, batch, n_masks)``.
+        kept: ``(batch,)`` part of the mel axis below the low-pass; 1 for none.
+        silent: ``(batch,)`` int64, which picture of silence takes the clip's place; −1 for none.
     """
 
     shift: Tensor
@@ -51,6 +57,8 @@ class AugmentDraws:
     share: Tensor
     freq_masks: Tensor
     time_masks: Tensor
+    kept: Tensor
+    silent: Tensor
 
     def to(self, device: torch.device) -> AugmentDraws:
         """The same draws on another device."""
@@ -79,6 +87,13 @@ def draw_augmentation(
     has_background = torch.rand(batch_size, generator=generator) < config.background
     partner, share = mixup_shares(batch_size, config, generator)
     masks = torch.rand((2, 2, batch_size, config.n_masks), generator=generator)
+    kept, silent = torch.ones(batch_size), torch.full((batch_size,), -1)
+    if config.low_pass:
+        is_cut, place = torch.rand((2, batch_size), generator=generator)
+        kept = torch.where(is_cut < config.low_pass, LOWEST_CUT + (1 - LOWEST_CUT) * place, kept)
+    if config.silence:
+        is_silent = torch.rand(batch_size, generator=generator) < config.silence
+        silent = torch.where(is_silent, torch.randint(N_SILENT, (batch_size,), generator=generator), silent)
     return AugmentDraws(
         shift=signed[0] * config.time_shift,
         gain_db=signed[1] * config.gain_db,
@@ -89,6 +104,8 @@ def draw_augmentation(
         share=share,
         freq_masks=masks[0],
         time_masks=masks[1],
+        kept=kept,
+        silent=silent,
     )
 
 
@@ -157,6 +174,9 @@ def augmentation_steps(
     if config.mixup:
         log_mel, n_valid_frames = mix_pictures(log_mel, n_valid_frames, draws.partner, draws.share, audio)
         yield "mixup", log_mel, n_valid_frames
+    if config.low_pass:
+        log_mel = cut_off(log_mel, n_valid_frames, draws.kept, audio)
+        yield "low-pass", log_mel, n_valid_frames
     if config.n_masks:
         yield "SpecAugment", spec_augment(log_mel, n_valid_frames, draws, config), n_valid_frames
 
@@ -205,6 +225,29 @@ def mix_pictures(
     valid = torch.where(is_mixed, n_valid_frames.maximum(n_valid_frames[partner]), n_valid_frames)
     mixed = torch.where(is_mixed[:, None, None, None], (mixed_db - audio.mean_db) / audio.std_db, log_mel)
     return mask_frames(mixed, valid), valid
+
+
+def cut_off(log_mel: Tensor, n_valid_frames: Tensor, kept: Tensor, audio: AudioConfig) -> Tensor:
+    """Lower what lies above the part ``kept`` of the mel axis to the floor; the level is then taken out as in front.
+
+    Source: what resampling to a low rate, or a telephone, does to a picture.
+    """
+    bins = torch.arange(log_mel.shape[2], device=log_mel.device) + 0.5
+    is_above = bins > (kept * log_mel.shape[2])[:, None]  # (batch, n_mels)
+    floor = torch.full((len(log_mel), 1, 1, 1), (SILENCE_DB - audio.mean_db) / audio.std_db, device=log_mel.device)
+    if audio.top_db is not None:
+        floor = log_mel.amax(dim=(1, 2, 3), keepdim=True) - audio.top_db / audio.std_db
+    cut = torch.where(is_above[:, None, :, None], floor.minimum(log_mel), log_mel)
+    if audio.level != "absolute":
+        cut = cut - level_of(cut, n_valid_frames, audio)
+    return mask_frames(torch.where((kept < 1)[:, None, None, None], cut, log_mel), n_valid_frames)
+
+
+def silence_clips(log_mel: Tensor, n_valid_frames: Tensor, silent: Tensor, pictures: Tensor) -> tuple[Tensor, Tensor]:
+    """Put silence in the place of clips; ``silent`` as drawn, ``pictures`` of :func:`~clapkit.audio.silence`."""
+    is_silent = silent >= 0
+    log_mel = torch.where(is_silent[:, None, None, None], pictures[silent.clamp_min(0)], log_mel)
+    return log_mel, torch.where(is_silent, log_mel.shape[-1], n_valid_frames)
 
 
 def _decibels(log_mel: Tensor, n_valid_frames: Tensor, audio: AudioConfig) -> Tensor:

@@ -76,13 +76,16 @@ class LogMel(nn.Module):
             n_valid_frames = torch.full_like(n_valid_samples, log_mel.shape[-1])
         if self.config.level != "absolute":
             lowest = (LOWEST_LEVEL_DB - self.config.mean_db) / self.config.std_db
-            means = mask_frames(log_mel, n_valid_frames).sum(dim=-1) / n_valid_frames.view(-1, 1, 1)
-            if self.config.level == "relative":
-                means = means.mean(dim=(1, 2), keepdim=True)
-            log_mel = log_mel - means.clamp_min(lowest)[..., None]
+            log_mel = log_mel - level_of(log_mel, n_valid_frames, self.config).clamp_min(lowest)
         if self.config.padding == "zero":
             log_mel = mask_frames(log_mel, n_valid_frames)
         return log_mel, n_valid_frames
+
+
+def level_of(log_mel: Tensor, n_valid_frames: Tensor, audio: AudioConfig) -> Tensor:
+    """What ``audio.level`` takes out: ``(batch, n_channels, n_mels, 1)``, or ``(batch, 1, 1, 1)`` when relative."""
+    means = mask_frames(log_mel, n_valid_frames).sum(dim=-1, keepdim=True) / n_valid_frames.view(-1, 1, 1, 1)
+    return means.mean(dim=(1, 2), keepdim=True) if audio.level == "relative" else means
 
 
 def mask_frames(features: Tensor, n_valid_frames: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Your own sounds as a CSV: ``path`` and ``text`` (or ``label``, ``tags``, ``caption``); spans, source, split, fold, weight."""
+"""Your own sounds as a CSV: ``path``, ``text`` (or ``label``, ``tags``, ``caption``); spans, source, split, fold …"""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def load(file: Path) -> Manifest:
     the labels of a clip that has several: ``dog;siren``. ``fold`` is a number; without it ``split`` is followed:
     ``train`` (or nothing) is fold 1, ``test`` fold 2, which is tested when no fold is named, and ``val`` fold 3, which
     early stopping watches with ``--val-fold 3`` and which is trained on otherwise. Where no line says ``test``,
-    training clips have no fold: ``val`` is tested, or else a part of the recordings. ``weight`` says how often a clip is
-    drawn in an epoch of training (nothing: once).
+    training clips have no fold: ``val`` is tested, or else a part of the recordings. ``weight`` says how often a clip
+    is drawn in an epoch of training (nothing: once).
 
     Raises:
         DatasetError: columns missing, or a line that is wrong: no path or text, both label and tags, a missing file, a

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from clapkit.audio.augment import augment, draw_augmentation, mix
+from clapkit.audio.augment import augment, draw_augmentation, mix, silence_clips
 from clapkit.audio.windows import n_window_frames
 from clapkit.config import Config
 from clapkit.data.log_mels import LogMelStore
 from clapkit.training.texts import TrainingTexts
+
+NO_TEXT = 1e-4
+"""Share of every text in every clip of a batch with silence, which has no other and so is equally far from all."""
 
 
 @dataclass
@@ -27,6 +30,7 @@ class TrainingData:
         text_vectors: ``(n_texts, text_dim)`` of a frozen text tower; None when the tower is trained or not used.
         targets: ``(n_clips, n_labels)`` float32, 1 for each label of a clip; all 0 for captions only.
         backgrounds: pictures to lay under clips; None: other clips of the batch.
+        silence: ``(N_SILENT, n_channels, n_mels, n_frames)`` pictures of silence, on the device; None: never heard.
     """
 
     log_mels: LogMelStore
@@ -36,6 +40,7 @@ class TrainingData:
     text_vectors: Tensor | None
     targets: Tensor
     backgrounds: LogMelStore | None = None
+    silence: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -108,7 +113,8 @@ def training_batch(
     draws = drawn.to(device)
     log_mel, n_valid_frames = augment(*pictures, draws, config.audio, config.augment, backgrounds)
     mixed = (drawn.partner, drawn.share) if config.augment.mixup else None
-    return _batch(data, clips, drawn_texts, log_mel, n_valid_frames, mixed, own)
+    batch = _batch(data, clips, drawn_texts, log_mel, n_valid_frames, mixed, own)
+    return batch if data.silence is None else _with_silence(batch, draws.silent, data.silence, config, own)
 
 
 def validation_batch(data: TrainingData, clips: Tensor, config: Config, device: torch.device) -> Batch:
@@ -133,6 +139,18 @@ def _batch(
     else:
         text = data.text_vectors[places[own]].to(device)
     return Batch(log_mel[own], n_valid_frames[own], text, same.to(device), targets.to(device))
+
+
+def _with_silence(batch: Batch, silent: Tensor, pictures: Tensor, config: Config, own: slice) -> Batch:
+    """Silence in the place of some clips: as far from one label as from any other, and described by no text."""
+    log_mel, n_valid_frames = silence_clips(batch.log_mel, batch.n_valid_frames, silent[own], pictures)
+    is_silent = (silent >= 0)[:, None]
+    even = 0.0 if config.model.multilabel else 1 / max(batch.targets.shape[1], 1)
+    same = batch.same.masked_fill(is_silent, 0).clamp_min(NO_TEXT)
+    return replace(
+        batch, log_mel=log_mel, n_valid_frames=n_valid_frames, same=same,
+        targets=batch.targets.masked_fill(is_silent, even),
+    )  # fmt: skip
 
 
 def _random_starts(store: LogMelStore, clips: Tensor, n_frames: int, generator: torch.Generator) -> Tensor:

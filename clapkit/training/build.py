@@ -11,7 +11,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from clapkit.audio.augment import N_SILENT
 from clapkit.audio.io import find_sounds
+from clapkit.audio.silence import silent_pictures
 from clapkit.config import NO_TEXT_TOWER, Config
 from clapkit.data.cache import open_waveforms
 from clapkit.data.log_mels import LogMelStore, open_log_mels
@@ -29,7 +31,7 @@ from clapkit.models.text_towers import (
     new_text_encoder,
     weights_sha256,
 )
-from clapkit.training.batches import TrainingData
+from clapkit.training.batches import TrainingData, seeded_generator
 from clapkit.training.texts import TrainingTexts, encode_all
 
 
@@ -131,14 +133,14 @@ def freeze_unused(clap: CLAP) -> None:
 
 def make_data(
     rows: pd.DataFrame, labels: tuple[str, ...], texts: TrainingTexts, network: Network, log_mels: LogMelStore,
-    backgrounds: LogMelStore | None = None,
+    backgrounds: LogMelStore | None = None, silence: Tensor | None = None,
 ) -> TrainingData:  # fmt: skip
     """Bring rows of a manifest into the form that the loop reads."""
     weights = drawing_weights(rows, network.clap.config.train.balance)
     vectors = None if network.tower is None else encode_all(network.tower, texts.texts)
     return TrainingData(
         log_mels, torch.tensor(rows.index.to_numpy()), weights, texts, vectors, label_targets(rows, labels),
-        backgrounds,
+        backgrounds, silence,
     )  # fmt: skip
 
 
@@ -182,6 +184,13 @@ def open_backgrounds(config: Config, device: torch.device) -> LogMelStore | None
     sounds = find_sounds([Path(config.augment.background_folder)])
     table = make_table(path=[str(sound) for sound in sounds])
     return open_log_mels(open_waveforms(table, config.audio), config.audio, device).to_device(device)
+
+
+def make_silence(config: Config, device: torch.device) -> Tensor | None:
+    """Pictures of silence that take the place of clips; None where none does."""
+    if not config.augment.silence:
+        return None
+    return silent_pictures(config.audio, N_SILENT, seeded_generator(config.train.seed, "silence", 0)).to(device)
 
 
 @torch.inference_mode()

@@ -35,6 +35,7 @@ from clapkit.training.build import (
     freeze_unused,
     known_vectors,
     make_data,
+    make_silence,
     open_backgrounds,
     settings_of_start,
 )
@@ -115,7 +116,8 @@ def train_and_test(
     waveforms = open_waveforms(run.manifest.table, config.audio)  # the test's clips too: a bad one is found now
     log_mels = open_log_mels(waveforms, config.audio, accelerator.device).to_device(accelerator.device)
     backgrounds = open_backgrounds(config, accelerator.device)
-    train = make_data(split.train, run.manifest.labels, texts, network, log_mels, backgrounds)
+    silence = make_silence(config, accelerator.device)
+    train = make_data(split.train, run.manifest.labels, texts, network, log_mels, backgrounds, silence)
     validation = None
     if config.train.watches_validation:
         val_texts = TrainingTexts(split.validation, run.texts_of)

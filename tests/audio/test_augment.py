@@ -15,12 +15,14 @@ from clapkit.audio.augment import (
     augment,
     augmentation_steps,
     change_level,
+    cut_off,
     draw_augmentation,
     lay_under,
     mix,
     mix_pictures,
     mixup_shares,
     roll_frames,
+    silence_clips,
     spec_augment,
 )
 from clapkit.audio.log_mel import LogMel
@@ -28,8 +30,8 @@ from clapkit.config import AudioConfig, AugmentConfig
 
 AUDIO = AudioConfig(mean_db=-30.0, std_db=20.0)
 NOTHING = AugmentConfig(time_shift=0, gain_db=0, eq_db=0, background=0, mixup=0, n_masks=0)
-EVERYTHING = AugmentConfig(time_shift=1.0, gain_db=6, eq_db=6, background=0.5, mixup=0.5, n_masks=2)
-STEP_NAMES = ["original", "time shift", "gain and EQ", "background", "mixup", "SpecAugment"]
+EVERYTHING = AugmentConfig(time_shift=1.0, gain_db=6, eq_db=6, background=0.5, mixup=0.5, low_pass=0.5, n_masks=2)
+STEP_NAMES = ["original", "time shift", "gain and EQ", "background", "mixup", "low-pass", "SpecAugment"]
 N_VALID = torch.tensor([1, 40, 77, 100])
 N_MELS = 16
 
@@ -312,6 +314,7 @@ def test_steps_are_named_in_order_and_the_last_is_the_result() -> None:
         ({"eq_db": 3.0}, "gain and EQ"),
         ({"background": 0.5}, "background"),
         ({"mixup": 0.5}, "mixup"),
+        ({"low_pass": 1.0}, "low-pass"),
         ({"n_masks": 1}, "SpecAugment"),
     ],
 )
@@ -341,7 +344,7 @@ def test_draws_repeat_with_the_generator_and_differ_with_another() -> None:
     for each in fields(AugmentDraws):
         one, again, another = (getattr(draws, each.name) for draws in (first, second, other))
         assert torch.equal(one, again), each.name
-        if one.is_floating_point() and each.name not in ("behind_db", "share"):  # these may be "none" in both
+        if one.is_floating_point() and each.name not in ("behind_db", "share", "kept"):  # these may be "none" in both
             assert not torch.equal(one, another), each.name
 
 
@@ -363,3 +366,41 @@ def test_a_clip_never_depends_on_others_unless_mixed_with_them() -> None:
     together, _ = augment(clips(), N_VALID, draws, AUDIO, config)
     single, _ = augment(clips()[2:3], N_VALID[2:3], replace(draws, **alone), AUDIO, config)
     torch.testing.assert_close(single[0], together[2], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("level_kind", ["absolute", "relative"])
+def test_a_low_pass_does_to_a_picture_what_a_low_rate_does_to_the_sound(level_kind: str) -> None:
+    audio = AudioConfig(level=level_kind, top_db=60.0, f_max_hz=8_000, n_mels=64)
+    wide = 0.1 * torch.randn(1, 1, 88_200, generator=seeded())
+    spectrum = torch.fft.rfft(wide)
+    spectrum[..., 16_000:] = 0  # 4 s: nothing above 4 kHz
+    narrow = torch.fft.irfft(spectrum, 88_200)
+    n_samples = torch.tensor([88_200])
+    (before, valid), (expected, _) = LogMel(audio)(wide, n_samples), LogMel(audio)(narrow, n_samples)
+    quiet = (expected[0, 0, :, 100] < expected.max() - 2).nonzero()[0, 0]  # the first bin that lost its sound
+    cut = cut_off(before, valid, (quiet / 64).view(1), audio)
+    assert (cut - expected).abs().mean() < 0.05  # 1 dB
+    assert (before - expected).abs().mean() > 0.5
+    assert torch.equal(cut_off(before, valid, torch.ones(1), audio), before)
+
+
+def test_cuts_happen_with_their_probability_and_spare_the_low_part() -> None:
+    kept = drawn(NOTHING.model_copy(update={"low_pass": 0.3}), batch_size=2000).kept
+    assert 0.25 < (kept < 1).float().mean() < 0.35
+    assert 0.6 <= kept.min() < 0.62
+
+
+def test_silence_takes_the_place_of_the_drawn_clips_alone() -> None:
+    pictures = torch.full((64, 2, N_MELS, 100), -1.0) - torch.arange(64).view(-1, 1, 1, 1)
+    silenced, valid = silence_clips(clips(), N_VALID, torch.tensor([-1, 5, -1, 0]), pictures)
+    assert torch.equal(silenced[[0, 2]], clips()[[0, 2]])
+    assert silenced[1].unique().tolist() == [-6.0]
+    assert silenced[3].unique().tolist() == [-1.0]
+    assert valid.tolist() == [1, 100, 77, 100]
+
+
+def test_settings_that_are_off_leave_the_other_draws_as_they_were() -> None:
+    before, after = seeded(), seeded()
+    first, second = draw_augmentation(4, NOTHING, before), draw_augmentation(4, EVERYTHING, after)
+    assert torch.equal(first.partner, second.partner)
+    assert not torch.equal(before.get_state(), after.get_state())

@@ -54,6 +54,16 @@ def test_texts_that_repeat_are_labels(folder: Path) -> None:
     assert manifest.table["caption"].isna().all()
 
 
+def test_a_weight_is_how_often_a_clip_is_drawn(folder: Path) -> None:
+    manifest = csv_table.load(write(folder, "path,label,weight", "a.wav,dog,0.5", "b.wav,cat,", "c.wav,cat,2"))
+    assert manifest.table["weight"].tolist() == [0.5, 1.0, 2.0]
+
+
+@pytest.mark.parametrize("weight", ["0", "-1", "often", "inf", "nan"])
+def test_a_weight_that_is_none_is_refused(folder: Path, weight: str) -> None:
+    assert f"line 2: weight '{weight}'" in error_of(write(folder, "path,label,weight", f"a.wav,dog,{weight}"))
+
+
 def test_texts_that_do_not_repeat_are_captions(folder: Path) -> None:
     manifest = csv_table.load(write(folder, "path,text", "a.wav,a dog barks", "b.wav,a cat", "c.wav,a dog barks"))
     assert manifest.labels == ()

@@ -293,3 +293,19 @@ def test_settings_of_augmentation_are_those_of_the_config(make_store: StoreMaker
     assert torch.allclose(change, change[:, :1, :1].expand_as(change), atol=1e-5)
     assert change[:, 0, 0].unique().numel() == 4
     assert change.abs().max() <= 40 / loud.audio.std_db
+
+
+def test_silence_has_no_label_and_no_text(make_store: StoreMaker) -> None:
+    config = config_of(["augment.silence=0.5", "augment.mixup=0"])
+    data = data_of(make_store(80, 80, 80, 80, 80, 80))
+    data.silence = torch.full((64, 1, 8, 11), -9.0)
+    batch = batch_of(data, list(range(6)), config)
+    silent = (batch.log_mel == -9).all(dim=(1, 2, 3))
+    assert 0 < silent.sum() < 6
+    assert torch.allclose(batch.targets[silent], torch.full((3,), 1 / 3))
+    assert torch.equal(batch.targets[~silent], data.targets[~silent])
+    assert len(batch.same[silent].unique()) == 1  # every text alike
+    assert batch.same[silent].max() < 1e-3
+    assert (batch.same[~silent].max(dim=1).values == 1).all()
+    never = config_of(["augment.silence=0.0", "augment.mixup=0"])
+    assert not (batch_of(data_of(data.log_mels), list(range(6)), never).log_mel == -9).any()
