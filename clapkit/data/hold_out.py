@@ -57,7 +57,7 @@ def read_hold_out(text: str, manifest: Manifest) -> tuple[str, ...]:
         DatasetError: a name is neither a label of the dataset nor a group, or none would be left to train on.
     """
     labels: list[str] = []
-    groups = GROUPS if "esc50" in manifest.dataset else ()
+    groups = [group for group in GROUPS if set(group_labels(group)) <= set(manifest.labels)]
     for part in text.split(","):
         name = clean_label(part)
         if name in groups:

@@ -161,6 +161,11 @@ def test_groups_are_esc50s_alone() -> None:
     assert "did you mean 'animals'?" in error_of("animal", made_up("esc50", *LABELS["esc50"]))
 
 
+def test_a_mixture_with_all_classes_of_a_group_knows_the_group() -> None:
+    mixed = made_up("csv", *LABELS["us8k"], *LABELS["esc50"])
+    assert read_hold_out("animals", mixed) == tuple(group_labels("animals"))
+
+
 def test_two_classes_must_be_left() -> None:
     assert "leaves fewer than two classes to train on" in error_of("dog,cat", made_up("own", "dog", "cat", "owl"))
     assert read_hold_out("dog", made_up("own", "dog", "cat", "owl")) == ("dog",)

@@ -10,6 +10,7 @@ import pytest
 
 from clapkit.evaluation.metrics import (
     average_precision_at_k,
+    best_offset,
     classification_metrics,
     generalised_zero_shot,
     multilabel_metrics,
@@ -133,6 +134,20 @@ def test_unseen_classes_alone_and_beside_the_seen_ones() -> None:
             "harmonic_mean": 2 * seen * unseen / (seen + unseen),
         }
     )
+
+
+def test_an_offset_is_taken_from_heard_classes_only_and_the_best_one_balances() -> None:
+    labels = ["dog", "siren", "rain", "wind"]
+    truth = np.array([0, 1, 2, 3])
+    scores = np.array([[9.0, 0, 4, 0], [0, 9, 0, 4], [8, 0, 6, 0], [0, 8, 0, 6]])  # heard ones are 2 too sure
+    unseen = ["rain", "wind"]
+    assert generalised_zero_shot(truth, scores, labels, unseen)["harmonic_mean"] == 0.0
+    shifted = generalised_zero_shot(truth, scores, labels, unseen, 3.0)
+    assert (shifted["seen"], shifted["unseen"], shifted["harmonic_mean"]) == (1.0, 1.0, 1.0)
+    assert generalised_zero_shot(truth, scores, labels, unseen, 6.0)["seen"] == 0.0
+    offset = best_offset(truth, scores, labels, unseen)
+    assert 2.0 <= offset <= 5.0
+    assert generalised_zero_shot(truth, scores, labels, unseen, offset)["harmonic_mean"] == 1.0
 
 
 def test_classes_count_alike_however_many_clips_they_have() -> None:
