@@ -7,8 +7,8 @@
     done
     python benchmarks/unheard.py mixed.csv runs/unheard
 
-Clips of held-out classes are tested from every fold, the others from the fold that the runs kept. The offset of a group of
-classes (calibrated stacking) is found on the other four groups, which are held out of their own runs.
+Clips of held-out classes are tested from every fold, the others from the fold that the runs kept. The offset of a group
+(calibrated stacking) is found on the other four groups, which are held out of their own runs.
 """
 
 from __future__ import annotations
