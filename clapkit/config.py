@@ -102,6 +102,12 @@ class EncoderConfig(Section):
         (4, 8, 16, 32), min_length=1, max_length=4, description="htsat: attention heads of each stage"
     )
     dropout: float = Field(0.2, ge=0, lt=1)
+    branches: int = Field(
+        1,
+        ge=1,
+        le=16,
+        description="such towers side by side, each with projections of its own; clapkit join makes them",
+    )
     without_mean: bool = Field(
         False, description="rescnn: also sees the picture with each mel bin's mean over the window taken out"
     )

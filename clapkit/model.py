@@ -251,13 +251,19 @@ class AudioTextModel:
         audio = self.config.audio
         return load_waveform(sound, audio.sample_rate, n_channels=audio.n_channels, source_rate=sample_rate)
 
-    def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> None:
+    def save_pretrained(self, folder: str | Path, *, half: bool = False, overwrite: bool = False) -> None:
         """Write a checkpoint folder that :func:`load` reads, with a card.
+
+        Args:
+            folder: the new folder.
+            half: as float16, half as large; this model's weights are rounded too.
+            overwrite: replace an existing folder.
 
         Raises:
             StorageError: the folder exists and ``overwrite`` is off, or the disk is full.
         """
-        save_checkpoint(self.checkpoint, Path(folder), card=model_card(self.checkpoint, self.name), overwrite=overwrite)
+        card = model_card(self.checkpoint, self.name)
+        save_checkpoint(self.checkpoint, Path(folder), card=card, half=half, overwrite=overwrite)
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
         """Upload the checkpoint to the Hub, from where ``clapkit.load(repo_id)`` gets it.

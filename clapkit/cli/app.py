@@ -26,6 +26,7 @@ COMMANDS = {
     "search": ("clapkit.cli.search:search", "Find sounds by text."),
     "datasets": ("clapkit.cli.inspect:datasets", "What is known, where it is looked for, how to get it."),
     "convert": ("clapkit.cli.convert:convert", "Write a published checkpoint as a clapkit folder."),
+    "join": ("clapkit.cli.convert:join", "Make one model of several trained apart."),
     "export": ("clapkit.cli.export:export", "Write both towers as ONNX, checked against the model."),
     "info": ("clapkit.cli.info:info", "What a checkpoint is, its licence, and what it has heard."),
     "plot": ("clapkit.cli.inspect:plot", "Draw a sound: waveform and log-mel picture."),

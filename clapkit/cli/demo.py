@@ -20,13 +20,17 @@ TEST_FOLD = 1
 SHOWN_CLASS = "dog barking"
 FREE_LABELS = ["a barking dog", "someone honks in traffic", "a police siren", "music in the street"]
 
+SHIPPED_LABELS = ["dog barking", "siren", "rain", "footsteps"]
+
 NEXT_STEPS = """\
-The same on real sounds (UrbanSound8K, 6 GB, non-commercial licence):
+Your own sounds, with the model that ships:
+  clapkit classify my.wav
+  clapkit zeroshot --labels "dog barking,siren" my.wav
+  clapkit index my_sounds/ --output my_index
+  clapkit search "a dog barking" --index my_index
+A model of your own, on real sounds (UrbanSound8K, 6 GB, non-commercial licence):
   clapkit train --dataset us8k --download            # or --root DIR if you have it
-  clapkit classify my.wav --checkpoint runs/us8k
-  clapkit zeroshot --labels "dog barking,siren" my.wav --checkpoint runs/us8k
-  clapkit index my_sounds/ --output my_index --checkpoint runs/us8k
-  clapkit search "a dog barking" --index my_index"""
+  clapkit classify my.wav --checkpoint runs/us8k"""
 
 
 def demo(
@@ -66,9 +70,23 @@ def demo(
     _print_paraphrases(model, run.split.test)
     _show_one_clip(model, run.split.test, output)
     _show_search(model, root / "audio" / f"fold{TEST_FOLD}", run.split.test, output / "index")
+    print("These sounds are synthetic: the figures above say that clapkit works, not how well it hears.\n")
+    _show_shipped_model(device)
+    print(f"\n{NEXT_STEPS}")
+
+
+def _show_shipped_model(device: str) -> None:
+    from clapkit.model import DEFAULT_CHECKPOINT, load
+    from clapkit.resources import example_clip
+
+    model = load(DEFAULT_CHECKPOINT, device=device)
     print(
-        f"\nThese sounds are synthetic: the figures above say that clapkit works, not how well it hears.\n{NEXT_STEPS}"
+        f"7. The model that ships, '{DEFAULT_CHECKPOINT}', learned from real recordings of {len(model.labels)} sounds"
     )
+    clip = example_clip()
+    print_scores(f"   clapkit classify {clip.name}    (the example clip)", model.classify(clip, top_k=3))
+    scores = model.zeroshot(clip, SHIPPED_LABELS)
+    print_scores(f'   clapkit zeroshot --labels "{",".join(SHIPPED_LABELS)}"', scores)
 
 
 def _print_paraphrases(model: AudioTextModel, test: pd.DataFrame) -> None:

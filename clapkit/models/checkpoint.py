@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from clapkit.config import NO_TEXT_TOWER, AudioConfig, Config, load_config, save_config
 from clapkit.errors import CheckpointError, ConfigError, TextModelError
 from clapkit.models.clap import CLAP
-from clapkit.models.weights import load_strictly, weights_fingerprint
+from clapkit.models.weights import in_half, load_strictly, round_to_half, weights_fingerprint
 from clapkit.storage import replacing_folder
 
 if TYPE_CHECKING:
@@ -62,28 +62,34 @@ class Checkpoint:
     captioner: Captioner | None = None
 
 
-def save_checkpoint(checkpoint: Checkpoint, folder: Path, *, card: str | None = None, overwrite: bool = False) -> None:
+def save_checkpoint(
+    checkpoint: Checkpoint, folder: Path, *, card: str | None = None, half: bool = False, overwrite: bool = False
+) -> None:
     """Write a checkpoint folder in one step: it is there completely or not at all.
 
     Args:
         checkpoint: what to save.
         folder: where; its parents are made.
         card: text of its README.md; None for none.
+        half: as in :func:`write_checkpoint`.
         overwrite: replace an existing folder, which stays until the new one is complete.
 
     Raises:
         StorageError: the folder exists and ``overwrite`` is off, or the disk is full.
     """
     with replacing_folder(folder, RECORD_FILE, overwrite=overwrite) as partial:
-        write_checkpoint(checkpoint, partial)
+        write_checkpoint(checkpoint, partial, half=half)
         if card is not None:
             (partial / CARD_FILE).write_text(card, encoding="utf-8")
 
 
-def write_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
-    """Write a checkpoint's files into an existing folder."""
+def write_checkpoint(checkpoint: Checkpoint, folder: Path, *, half: bool = False) -> None:
+    """Write a checkpoint's files into an existing folder; with ``half`` as float16, to which the model is rounded."""
     clap = checkpoint.clap
-    save_file({name: value.cpu().contiguous() for name, value in clap.state_dict().items()}, folder / WEIGHTS_FILE)
+    if half:
+        round_to_half(clap)
+    state = {name: value.cpu().contiguous() for name, value in clap.state_dict().items()}
+    save_file({name: in_half(value) if half else value for name, value in state.items()}, folder / WEIGHTS_FILE)
     save_config(clap.config, folder / CONFIG_FILE)
     record = {
         "format_version": FORMAT_VERSION,
@@ -106,7 +112,7 @@ def write_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
 
         save_captioner(checkpoint.captioner, folder / CAPTION_FOLDER)
     if checkpoint.texts:
-        vectors = np.stack(list(checkpoint.texts.values())).astype(np.float32)
+        vectors = np.stack(list(checkpoint.texts.values())).astype(np.float16 if half else np.float32)
         save_arrays({"vectors": vectors}, folder / TEXTS_FILE, {"texts": json.dumps(list(checkpoint.texts))})
 
 
@@ -242,4 +248,4 @@ def _read_texts(file: Path) -> dict[str, np.ndarray]:
     vectors = _read_arrays(file, load_arrays)["vectors"]
     with safe_open(file, framework="numpy") as opened:
         texts = json.loads(opened.metadata()["texts"])
-    return dict(zip(texts, vectors, strict=True))
+    return dict(zip(texts, vectors.astype(np.float32), strict=True))

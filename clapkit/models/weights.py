@@ -30,6 +30,19 @@ def load_strictly(model: nn.Module, state: Mapping[str, Tensor], origin: str, ad
     model.load_state_dict({name: state[name].to(value.dtype) for name, value in expected.items()})
 
 
+def in_half(value: Tensor) -> Tensor:
+    """A floating-point tensor as float16, others as they are."""
+    return value.half() if value.is_floating_point() else value
+
+
+def round_to_half(model: nn.Module) -> None:
+    """Round every weight to what float16 can hold; the model goes on computing in its own precision."""
+    rounded = {name: in_half(value).to(value.dtype) for name, value in model.state_dict().items()}
+    if too_large := [name for name, value in rounded.items() if not value.isfinite().all()]:
+        raise CheckpointError(f"{too_large[0]} holds numbers too large for float16; save it without half.")
+    model.load_state_dict(rounded)
+
+
 def weights_fingerprint(model: nn.Module) -> str:
     """A short hash of every tensor of the model, its name included."""
     digest = hashlib.sha256()
