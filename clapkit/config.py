@@ -202,6 +202,9 @@ class TrainConfig(Section):
     ema: float = Field(0.0, ge=0, lt=1, description="decay per step of averaged weights, which are then scored; 0: off")
     contrastive: Literal["softmax", "sigmoid"] = Field("softmax", description="CLIP's loss, or SigLIP's")
     contrastive_weight: float = Field(1.0, ge=0)
+    all_labels: bool = Field(
+        False, description="a batch is contrasted with a text of every label, not of its clips alone"
+    )
     head_weight: float = Field(1.0, ge=0)
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     clip_norm: float | None = Field(5.0, gt=0, description="largest gradient norm; None: no clipping")

@@ -14,8 +14,8 @@ from clapkit.config import Config
 from clapkit.data.log_mels import LogMelStore
 from clapkit.training.texts import TrainingTexts
 
-NO_TEXT = 1e-4
-"""Share of every text in every clip of a batch with silence, which has no other and so is equally far from all."""
+NO_TEXT = 1e-6
+"""Share of every text in silence, which has no other and so is equally far from all."""
 
 
 @dataclass
@@ -53,8 +53,9 @@ class Batch:
     Attributes:
         log_mel: ``(n_own, n_channels, n_mels, n_frames)``.
         n_valid_frames: ``(n_own,)``.
-        text: ``(n_own, text_dim)`` vectors of a frozen tower, or the texts for a trained one.
-        same: ``(batch, batch)`` how much of clip i the text of clip j describes.
+        text: ``(n_own + n_more, text_dim)`` vectors of a frozen tower, or the texts for a trained one; those behind the
+            clips' own, a text of every label, are the same in each process.
+        same: ``(batch, batch + n_more)`` how much of clip i the text j describes.
         targets: ``(batch, n_labels)`` shares of the labels.
     """
 
@@ -105,6 +106,7 @@ def training_batch(
     n_backgrounds = None if data.backgrounds is None else len(data.backgrounds)
     drawn = draw_augmentation(len(clips), config.augment, generator, n_backgrounds)
     drawn_texts = data.texts.draw(clips, generator)
+    more_texts = data.texts.draw_labels(generator) if config.train.all_labels else None
     backgrounds = None
     if data.backgrounds is not None:
         crops = _random_starts(data.backgrounds, drawn.behind, n_frames, generator)
@@ -113,7 +115,7 @@ def training_batch(
     draws = drawn.to(device)
     log_mel, n_valid_frames = augment(*pictures, draws, config.audio, config.augment, backgrounds)
     mixed = (drawn.partner, drawn.share) if config.augment.mixup else None
-    batch = _batch(data, clips, drawn_texts, log_mel, n_valid_frames, mixed, own)
+    batch = _batch(data, clips, drawn_texts, log_mel, n_valid_frames, mixed, own, more_texts)
     return batch if data.silence is None else _with_silence(batch, draws.silent, data.silence, config, own)
 
 
@@ -127,17 +129,20 @@ def validation_batch(data: TrainingData, clips: Tensor, config: Config, device: 
 
 def _batch(
     data: TrainingData, clips: Tensor, drawn_texts: tuple[Tensor, Tensor], log_mel: Tensor, n_valid_frames: Tensor,
-    mixed: tuple[Tensor, Tensor] | None, own: slice,
+    mixed: tuple[Tensor, Tensor] | None, own: slice, more_texts: tuple[Tensor, Tensor] | None = None,
 ) -> Batch:  # fmt: skip
     places, topics = drawn_texts
+    places = places[own]
+    if more_texts is not None:
+        places, topics = torch.cat([places, more_texts[0]]), torch.cat([topics, more_texts[1]])
     same, targets = data.texts.same(clips, topics), data.targets[clips]
     if mixed is not None:
         same, targets = mix(same, *mixed), mix(targets, *mixed)
     device = log_mel.device
     if data.text_vectors is None:
-        text = [data.texts.texts[place] for place in places[own].tolist()]
+        text = [data.texts.texts[place] for place in places.tolist()]
     else:
-        text = data.text_vectors[places[own]].to(device)
+        text = data.text_vectors[places].to(device)
     return Batch(log_mel[own], n_valid_frames[own], text, same.to(device), targets.to(device))
 
 
@@ -146,9 +151,8 @@ def _with_silence(batch: Batch, silent: Tensor, pictures: Tensor, config: Config
     log_mel, n_valid_frames = silence_clips(batch.log_mel, batch.n_valid_frames, silent[own], pictures)
     is_silent = (silent >= 0)[:, None]
     even = 0.0 if config.model.multilabel else 1 / max(batch.targets.shape[1], 1)
-    same = batch.same.masked_fill(is_silent, 0).clamp_min(NO_TEXT)
     return replace(
-        batch, log_mel=log_mel, n_valid_frames=n_valid_frames, same=same,
+        batch, log_mel=log_mel, n_valid_frames=n_valid_frames, same=batch.same.masked_fill(is_silent, NO_TEXT),
         targets=batch.targets.masked_fill(is_silent, even),
     )  # fmt: skip
 

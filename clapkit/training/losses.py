@@ -5,6 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
+LEAST_DESCRIBED = 0.01
+"""Shares of clips that a text must describe to be asked which clips it fits."""
+
 
 def contrastive_loss(logits: Tensor, same: Tensor, text_logits: Tensor | None = None) -> Tensor:
     """Symmetric cross-entropy between clips and texts, in which all pairs of one description are positives.
@@ -14,16 +17,20 @@ def contrastive_loss(logits: Tensor, same: Tensor, text_logits: Tensor | None = 
     Args:
         logits: ``(n_clips, n_texts)``, temperature applied.
         same: ``(n_clips, n_texts)`` weight ≥ 0 of each pair: 1 where the text describes the clip, 0 elsewhere,
-            in between for mixed clips; every row and column has a positive one.
+            in between for mixed clips; every row has a positive one. Texts that describe no clip are wrong answers
+            only, and are not asked about themselves.
         text_logits: ``logits`` at another temperature, for the way from text to sound; None: the same.
 
     Returns:
         A scalar.
     """
     to_text = same / same.sum(dim=1, keepdim=True)
-    to_audio = same / same.sum(dim=0, keepdim=True)
+    describes = same.sum(dim=0)  # (n_texts,)
+    asked = describes > LEAST_DESCRIBED
+    to_audio = same / describes.clamp_min(LEAST_DESCRIBED)
     from_audio = -(to_text * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
-    from_text = -(to_audio * F.log_softmax(logits if text_logits is None else text_logits, dim=0)).sum(dim=0).mean()
+    of_texts = -(to_audio * F.log_softmax(logits if text_logits is None else text_logits, dim=0)).sum(dim=0)
+    from_text = (of_texts * asked).sum() / asked.sum().clamp_min(1)
     return (from_audio + from_text) / 2
 
 

@@ -40,7 +40,8 @@ def _losses(
     settings, clap = config.train, getattr(model, "module", model)
     losses = {}
     if settings.contrastive_weight:
-        logits, text_logits = clap.logits(gather(outputs["audio"]), gather(outputs["text"]))
+        own, more = outputs["text"].split([len(outputs["audio"]), len(outputs["text"]) - len(outputs["audio"])])
+        logits, text_logits = clap.logits(gather(outputs["audio"]), torch.cat([gather(own), more]))
         is_softmax = settings.contrastive == "softmax"
         losses["contrastive"] = (
             contrastive_loss(logits, batch.same, text_logits) if is_softmax else sigmoid_loss(logits, batch.same)

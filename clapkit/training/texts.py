@@ -47,6 +47,7 @@ class TrainingTexts:
                 own = {name: of_label[name] for name in labels}
             self._choices.append([(topics.setdefault(name, len(topics)), texts) for name, texts in own.items()])
         self.texts = list(places)
+        self._labels = [(topics[name], texts) for name, texts in of_label.items() if name in topics]
         of_clip = [torch.tensor([topic for topic, _ in choices]) for choices in self._choices]
         self.topics = pad_sequence(of_clip, batch_first=True, padding_value=NO_TOPIC)
 
@@ -58,6 +59,15 @@ class TrainingTexts:
     def first(self, clips: Tensor) -> tuple[Tensor, Tensor]:
         """The first text of each clip: places in ``texts`` and topics, each ``(batch,)`` int64."""
         return self._take(clips, [[0.0, 0.0]] * len(clips))
+
+    def draw_labels(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """One random text for each label or tag: places in ``texts`` and topics, each ``(n_labels,)`` int64."""
+        draws = torch.rand(len(self._labels), generator=generator).tolist()
+        taken = [
+            (texts[int(draw * len(texts))], topic) for (topic, texts), draw in zip(self._labels, draws, strict=True)
+        ]
+        places, topics = torch.tensor(taken, dtype=torch.int64).view(-1, 2).T
+        return places, topics
 
     def same(self, clips: Tensor, topics: Tensor) -> Tensor:
         """``(n_clips, n_texts)`` float32: 1 where a text of that topic describes the clip."""

@@ -309,3 +309,17 @@ def test_silence_has_no_label_and_no_text(make_store: StoreMaker) -> None:
     assert (batch.same[~silent].max(dim=1).values == 1).all()
     never = config_of(["augment.silence=0.0", "augment.mixup=0"])
     assert not (batch_of(data_of(data.log_mels), list(range(6)), never).log_mel == -9).any()
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_all_labels_adds_a_text_of_each_behind_the_clips_own(make_store: StoreMaker, frozen: bool) -> None:
+    data = data_of(make_store(*range(4, 16)), frozen=frozen)
+    config = config_of(["train.all_labels=true", "augment.mixup=0"])
+    whole = batch_of(data, [0, 1, 3, 4], config)  # labels 0, 1, 0, 1
+    assert whole.same.shape == (4, 4 + 3)
+    assert whole.same[:, 4:].tolist() == [[1, 0, 0], [0, 1, 0], [1, 0, 0], [0, 1, 0]]
+    assert len(whole.text) == 7
+    first, second = (batch_of(data, [0, 1, 3, 4], config, own=own) for own in (slice(0, 2), slice(2, 4)))
+    assert len(first.text) == len(second.text) == 2 + 3
+    assert [str(text) for text in first.text[2:]] == [str(text) for text in second.text[2:]]
+    assert torch.equal(first.same, whole.same)

@@ -46,6 +46,23 @@ def test_both_directions_count_alike() -> None:
     assert float(contrastive_loss(logits, same)) != pytest.approx(float(contrastive_loss(logits, same.T)))
 
 
+def test_a_text_that_describes_no_clip_is_a_wrong_answer_and_asks_nothing() -> None:
+    logits, same = _logits(4, 6), torch.cat([torch.eye(4), torch.zeros(4, 2)], dim=1)
+    from_audio = torch.nn.functional.cross_entropy(logits, torch.arange(4))
+    from_text = torch.nn.functional.cross_entropy(logits[:, :4].T, torch.arange(4))
+    torch.testing.assert_close(contrastive_loss(logits, same), (from_audio + from_text) / 2)
+    assert float(contrastive_loss(logits, same)) > float(contrastive_loss(logits[:, :4], torch.eye(4)))
+
+
+def test_a_clip_that_no_text_describes_is_equally_far_from_all() -> None:
+    same = torch.cat([torch.eye(3, 4), torch.full((1, 4), 1e-6)])
+    logits = torch.zeros(4, 4, requires_grad=True)
+    contrastive_loss(logits, same).backward()
+    assert logits.grad[3, :3].std() < 1e-6  # drawn to none more than to another
+    tilted = torch.tensor([[0.0] * 4] * 3 + [[4.0, 0, 0, 0]])
+    assert contrastive_loss(tilted, same) > contrastive_loss(torch.zeros(4, 4), same)
+
+
 @pytest.fixture
 def grouped() -> Tensor:
     """Clips 0 and 2 share one description, clips 1, 3 and 4 another."""

@@ -109,3 +109,23 @@ def test_texts_are_encoded_in_parts_and_keep_their_order(n_texts: int) -> None:
 
     vectors = encode_all(Tower(), [str(number) for number in range(n_texts)])
     assert vectors[:, 0].tolist() == list(range(n_texts))
+
+
+def test_a_text_of_every_label_is_drawn_and_belongs_to_its_clips() -> None:
+    texts = TrainingTexts(
+        table(label=["dog", "rain", "dog"]), texts_of=lambda label: [f"{label} {n}" for n in range(4)]
+    )
+    generator, seen = torch.Generator().manual_seed(0), set()
+    for _ in range(60):
+        places, topics = texts.draw_labels(generator)
+        names = [texts.texts[place] for place in places.tolist()]
+        assert [name.split()[0] for name in names] == ["dog", "rain"]
+        assert texts.same(torch.tensor([0, 1, 2]), topics).tolist() == [[1, 0], [0, 1], [1, 0]]
+        seen.update(names)
+    assert len(seen) == 8
+
+
+def test_captions_have_no_labels_to_draw() -> None:
+    texts = TrainingTexts(table(caption=["a dog barks", "rain falls"]))
+    places, topics = texts.draw_labels(torch.Generator())
+    assert (len(places), len(topics)) == (0, 0)
