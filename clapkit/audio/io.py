@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import math
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ AUDIO_SUFFIXES = frozenset(
 MEDIA_SUFFIXES = frozenset([".m4a", ".aac", ".mp4", ".mov", ".mkv", ".webm", ".avi", ".wma", ".3gp"])
 LONGEST_MISSING_PART = 0.01
 """Part of the announced length that a decoder may leave out before a file counts as truncated."""
+NO_SAMPLES = "holds no samples; give a sound with a length above zero."
 
 _ADVICE = "give a WAV, FLAC, OGG, MP3 or AIFF file"
 _SIZES = re.compile(
@@ -62,22 +66,60 @@ def load_waveform(
         AudioError: missing, empty, truncated, undecodable, or not finite.
     """
     if isinstance(source, (str, os.PathLike)):
-        decoded, name = _decode_file(Path(source), start_s, end_s), str(source)
+        [decoded], name = decode_file(Path(source), start_s, end_s), str(source)
     elif isinstance(source, (bytes, bytearray, memoryview)):
-        decoded, name = _decode(io.BytesIO(bytes(source)), "the given bytes", start_s, end_s), "the given bytes"
+        name = "the given bytes"
+        [decoded] = _decode_sound(io.BytesIO(bytes(source)), name, start_s, end_s)
     else:
         source_rate = sample_rate if source_rate is None else source_rate
         decoded, name = (samples_to_float(source), source_rate, 0), "the given array"
     waveform, source_rate, first = decoded
     if waveform.shape[1] == 0:
-        raise AudioError(f"{name}: holds no samples; give a sound with a length above zero.")
+        raise AudioError(f"{name}: {NO_SAMPLES}")
     end = None if end_s is None else round(end_s * source_rate) - first
     waveform = waveform[:, round(start_s * source_rate) - first : end]
     if waveform.shape[1] == 0:
         raise AudioError(f"{name}: ends before the span that starts at {start_s:g} s; mend the span.")
-    if not np.isfinite(waveform).all():
-        raise AudioError(f"{name}: holds NaN or infinite samples; export it again from the original recording.")
+    check_finite(waveform, name)
     return resample(mix_channels(waveform, n_channels), source_rate, sample_rate)
+
+
+def decode_file(
+    path: Path, start_s: float = 0.0, end_s: float | None = None, block_s: float | None = None
+) -> Iterator[tuple[np.ndarray, int, int]]:
+    """At least a span of a file as it was recorded, whole or in blocks; unlike a whole, blocks need little memory.
+
+    Args:
+        path: a sound or video file.
+        start_s: start of the span in seconds.
+        end_s: end of the span in seconds; None is the end of the sound.
+        block_s: length of a block in seconds, about; None is one block.
+
+    Yields:
+        ``(n_channels, n_samples)`` float32, its rate in Hz, and where in the file the first block begins; at least
+        one block, which may be empty.
+
+    Raises:
+        AudioError: missing, empty, undecodable, or truncated, which is mostly noticed after the last block.
+    """
+    _check_file(path)
+    is_media = path.suffix.lower() in MEDIA_SUFFIXES
+    return _decode_media(path, block_s) if is_media else _decode_sound(path, str(path), start_s, end_s, block_s)
+
+
+def duration_s(path: Path) -> float | None:
+    """Length in seconds as the header has it, without decoding; None where it does not say (some MP3 and AAC).
+
+    Raises:
+        AudioError: missing, empty, or no sound.
+    """
+    _check_file(path)
+    if path.suffix.lower() in MEDIA_SUFFIXES:
+        with _open_media(path) as (container, stream):
+            return _announced_media_s(container, stream) or None
+    with _open_sound(path, str(path)) as sound:
+        is_guessed = sound.subtype == "MPEG_LAYER_III" and not _counts_its_frames(path)
+        return None if is_guessed else sound.frames / sound.samplerate
 
 
 def samples_to_float(samples: Any) -> np.ndarray:
@@ -105,6 +147,12 @@ def samples_to_float(samples: Any) -> np.ndarray:
     return np.atleast_2d(array).astype(np.float32)
 
 
+def check_finite(waveform: np.ndarray, name: object) -> None:
+    """Refuse a sound with NaN or infinite samples."""
+    if not np.isfinite(waveform).all():
+        raise AudioError(f"{name}: holds NaN or infinite samples; export it again from the original recording.")
+
+
 def mix_channels(waveform: np.ndarray, n_channels: int) -> np.ndarray:
     """``(any, n_samples)`` → ``(n_channels, n_samples)``: the mean for mono; stereo stays, the rest is doubled mono."""
     if waveform.shape[0] == n_channels:
@@ -123,6 +171,11 @@ def resample(waveform: np.ndarray, source_rate: int, sample_rate: int) -> np.nda
     if len(resampled) == 0:  # shorter than one output sample
         return waveform[:, :1].astype(np.float32)
     return np.ascontiguousarray(resampled.T, dtype=np.float32)
+
+
+def start_resampler(source_rate: int, sample_rate: int, n_channels: int) -> soxr.ResampleStream:
+    """What ``resample`` does to a whole sound, for one that comes in blocks; the samples are the same."""
+    return soxr.ResampleStream(source_rate, sample_rate, n_channels, dtype="float32", quality="HQ")
 
 
 def encode_wav(waveform: np.ndarray, sample_rate: int, subtype: str = "PCM_16") -> bytes:
@@ -171,31 +224,49 @@ def find_sounds(paths: list[Path]) -> list[Path]:
     return found
 
 
-def _decode_file(path: Path, start_s: float, end_s: float | None) -> tuple[np.ndarray, int, int]:
-    """At least a span of a file: ``(n_channels, n_samples)`` float32, its rate in Hz, and its first sample's place."""
+class _ForwardSound(soundfile.SoundFile):
+    """A sound read from start to end: without the seek after every read, at which some MP3 come out otherwise."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+def _check_file(path: Path) -> None:
     if not path.exists():
         raise AudioError(f"{path}: no such file; check the path.")
     if path.is_dir():
         raise AudioError(f"{path}: is a folder; give an audio file.")
     if path.stat().st_size == 0:
         raise AudioError(f"{path}: is empty (0 bytes); copy it again.")
-    is_media = path.suffix.lower() in MEDIA_SUFFIXES
-    return _decode_media(path) if is_media else _decode(path, str(path), start_s, end_s)
 
 
-def _decode(file: Path | io.BytesIO, name: str, start_s: float, end_s: float | None) -> tuple[np.ndarray, int, int]:
+@contextlib.contextmanager
+def _open_sound(file: Path | io.BytesIO, name: str) -> Iterator[soundfile.SoundFile]:
+    """Open what libsndfile knows, and name the file in whatever goes wrong while it is open."""
     try:
-        with soundfile.SoundFile(file) as sound:
-            announced, rate, encoding = sound.frames, sound.samplerate, sound.subtype
-            first, last = _span_to_read(sound, start_s, end_s)
-            if first:
-                sound.seek(first)
-            samples = sound.read(-1 if last == announced else last - first, dtype="float32", always_2d=True)
-            report = sound.extra_info  # complete only after reading
+        with _ForwardSound(file) as sound:
+            yield sound
     except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error).rpartition(": ")[2].strip(" .")
         raise AudioError(f"{name}: cannot be decoded as audio ({reason}); {_ADVICE}.") from None
-    missing = last - first - len(samples)
+
+
+def _decode_sound(
+    file: Path | io.BytesIO, name: str, start_s: float, end_s: float | None, block_s: float | None = None
+) -> Iterator[tuple[np.ndarray, int, int]]:
+    with _open_sound(file, name) as sound:
+        announced, rate, encoding = sound.frames, sound.samplerate, sound.subtype
+        first, last = _span_to_read(sound, start_s, end_s)
+        if first:
+            sound.seek(first)
+        n_block = last - first if block_s is None else max(round(block_s * rate), 1)
+        missing, is_read = last - first, False
+        while not is_read:
+            samples = sound.read(min(n_block, missing), dtype="float32", always_2d=True)
+            missing -= len(samples)
+            is_read = missing == 0 or len(samples) < n_block
+            yield samples.T, rate, first
+        report = sound.extra_info  # complete only after reading
     decoded_short = missing > max(announced * LONGEST_MISSING_PART, _CODEC_DELAY_SAMPLES)
     if decoded_short and encoding == "MPEG_LAYER_III":
         decoded_short = _counts_its_frames(file)
@@ -204,7 +275,6 @@ def _decode(file: Path | io.BytesIO, name: str, start_s: float, end_s: float | N
             f"{name}: truncated, its data end after {(announced - missing) / rate:.2f} s, before the end that its "
             "header announces; copy it again."
         )
-    return samples.T, rate, first
 
 
 def _span_to_read(sound: soundfile.SoundFile, start_s: float, end_s: float | None) -> tuple[int, int]:
@@ -218,8 +288,12 @@ def _span_to_read(sound: soundfile.SoundFile, start_s: float, end_s: float | Non
 
 def _counts_its_frames(file: Path | io.BytesIO) -> bool:
     """Whether an MP3 begins with a header that counts its frames; the decoder only guesses their number elsewhere."""
-    start = file.getvalue() if isinstance(file, io.BytesIO) else file.read_bytes()
-    return any(mark in start[:_MP3_HEADER_BYTES] for mark in (b"Xing", b"Info", b"VBRI"))
+    if isinstance(file, io.BytesIO):
+        start = file.getvalue()[:_MP3_HEADER_BYTES]
+    else:
+        with file.open("rb") as raw:
+            start = raw.read(_MP3_HEADER_BYTES)
+    return any(mark in start for mark in (b"Xing", b"Info", b"VBRI"))
 
 
 def _stored_part(report: str) -> float:
@@ -232,7 +306,9 @@ def _stored_part(report: str) -> float:
     return min((actual / announced for announced, actual in sizes if 0 < announced < _UNKNOWN_SIZE), default=1.0)
 
 
-def _decode_media(path: Path) -> tuple[np.ndarray, int, int]:
+@contextlib.contextmanager
+def _open_media(path: Path) -> Iterator[tuple[Any, Any]]:
+    """Open a container and its first audio track, and name the file in whatever goes wrong while it is open."""
     try:
         import av
     except ImportError:
@@ -241,15 +317,36 @@ def _decode_media(path: Path) -> tuple[np.ndarray, int, int]:
         with av.open(str(path)) as container:
             if not container.streams.audio:
                 raise AudioError(f"{path}: has no audio track; {_ADVICE}.")
-            stream = container.streams.audio[0]
-            to_float = av.AudioResampler(format="fltp", layout=stream.layout, rate=stream.rate)
-            frames = [part.to_ndarray() for frame in container.decode(stream) for part in to_float.resample(frame)]
-            whole_s = (container.duration or 0) / av.time_base  # Matroska knows no length of a single track
-            announced_s = float(stream.duration * stream.time_base) if stream.duration else whole_s
-            rate = stream.rate
+            yield container, container.streams.audio[0]
     except (av.FFmpegError, OSError) as error:
         raise AudioError(f"{path}: cannot be decoded as audio ({error.strerror or error}); {_ADVICE}.") from None
-    waveform = np.concatenate(frames, axis=1) if frames else np.zeros((1, 0), dtype=np.float32)
-    if waveform.shape[1] / rate < announced_s * (1 - LONGEST_MISSING_PART) - 0.1:  # encoders pad by up to 0.1 s
-        raise AudioError(f"{path}: truncated, {waveform.shape[1] / rate:.2f} s of {announced_s:.2f} s can be read.")
-    return waveform, rate, 0
+
+
+def _announced_media_s(container: Any, stream: Any) -> float:
+    """Length in seconds as the header has it; 0.0 where it does not say."""
+    if container.format.name == "aac":  # bare frames, of which FFmpeg multiplies the first ones up to the whole file
+        return 0.0
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    return (container.duration or 0) / 1e6  # microseconds; Matroska knows no length of a single track
+
+
+def _decode_media(path: Path, block_s: float | None) -> Iterator[tuple[np.ndarray, int, int]]:
+    n_read, n_waiting, waiting = 0, 0, []
+    with _open_media(path) as (container, stream):
+        import av
+
+        rate, n_block = stream.rate, math.inf if block_s is None else block_s * stream.rate
+        to_float = av.AudioResampler(format="fltp", layout=stream.layout, rate=rate)
+        for part in (part.to_ndarray() for frame in container.decode(stream) for part in to_float.resample(frame)):
+            waiting.append(part)
+            n_waiting += part.shape[1]
+            if n_waiting >= n_block:
+                yield np.concatenate(waiting, axis=1), rate, 0
+                n_read, n_waiting, waiting = n_read + n_waiting, 0, []
+        announced_s = _announced_media_s(container, stream)
+    if waiting or n_read == 0:
+        yield np.concatenate(waiting or [np.zeros((1, 0), dtype=np.float32)], axis=1), rate, 0
+    n_read += n_waiting
+    if n_read / rate < announced_s * (1 - LONGEST_MISSING_PART) - 0.1:  # encoders pad by up to 0.1 s
+        raise AudioError(f"{path}: truncated, {n_read / rate:.2f} s of {announced_s:.2f} s can be read.")
