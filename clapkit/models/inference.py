@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -80,6 +81,26 @@ def encode_clips(
     if queue:
         done.extend(_encode_queue(clap, queue, dtype))
     yield from finished()
+
+
+def encode_windows(
+    clap: CLAP, windows: Iterable[tuple[np.ndarray, int]], dtype: torch.dtype = torch.float32
+) -> Iterator[np.ndarray]:
+    """Encode windows one by one, in batches.
+
+    Args:
+        clap: the model; it is switched to evaluation.
+        windows: ``(n_channels, n_samples)`` float32 at the model's rate, each with its valid samples.
+        dtype: as in :func:`encode_clips`.
+
+    Yields:
+        ``(embed_dim,)`` float32 of unit length, in order; the same alone or among others.
+    """
+    clap.eval()
+    batch_windows = max(round(BATCH_S[clap.logit_scale.device.type] / clap.config.audio.window_s), 1)
+    rest = iter(windows)
+    while batch := list(islice(rest, batch_windows)):
+        yield from (vector for vector, _ in _encode_queue(clap, batch, dtype))
 
 
 def _encode_queue(

@@ -1,197 +1,288 @@
-"""Text finds sound: a FAISS index of window vectors with paths and time spans."""
+"""Words and sounds find sound: an index that lasts, made by one model and searched with it."""
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 import pandas as pd
 
-from clapkit.audio.io import find_sounds
-from clapkit.errors import AudioError, ClapkitError, IndexMismatchError
+from clapkit.errors import ClapkitError, IndexMismatchError, StorageError
 from clapkit.model import AudioTextModel, load
-from clapkit.search.embed import encode_files
+from clapkit.search import changes
+from clapkit.search.changes import Changes, Sounds
+from clapkit.search.nearest import Hit, allowed_masks, moments, nearest_windows
+from clapkit.search.queries import query_vector
+from clapkit.search.store import (
+    BUILDING_FOLDER,
+    LOCK_FILE,
+    RECORD_FILE,
+    SEGMENTS_FOLDER,
+    Store,
+    changing,
+    create_store,
+    open_store,
+    read_record,
+)
+from clapkit.search.vectors import KINDS
 from clapkit.storage import replacing_folder
 
-FORMAT_VERSION = 1
-VECTORS_FILE, SPANS_FILE, RECORD_FILE = "vectors.faiss", "spans.csv", "index.json"
-SPAN_COLUMNS = ["path", "start_s", "end_s"]
-
-
-@dataclass(frozen=True)
-class Hit:
-    """One found span of a sound.
-
-    Attributes:
-        path: the file.
-        score: cosine between the query and the span, in [-1, 1].
-        start_s: start of the span in seconds.
-        end_s: end of the span in seconds.
-    """
-
-    path: str
-    score: float
-    start_s: float
-    end_s: float
+OVERLAP = 0.5
+"""Part of a window that the next one hears too."""
 
 
 class AudioIndex:
-    """Window vectors of many sounds, searched by text with the model that made them.
+    """Window vectors of many sounds, searched by words or sounds with the model that made them.
+
+    It always lies in a folder: a temporary one until :meth:`save`. Every change is there completely or not at all.
 
     Attributes:
-        model: the model that embeds queries.
-        spans: a row per vector: ``path``, ``start_s``, ``end_s``.
-        bad_files: one line for each file that was skipped while building.
+        model: embeds sounds and queries.
+        bad_files: one line for each file that the last change skipped.
     """
 
     def __init__(
-        self, model: AudioTextModel, vectors: faiss.Index, spans: pd.DataFrame, bad_files: Sequence[str] = ()
+        self, model: AudioTextModel, store: Store, temporary: tempfile.TemporaryDirectory | None = None
     ) -> None:
         self.model = model
-        self.spans = spans
-        self.bad_files = list(bad_files)
-        self._vectors = vectors
+        self.bad_files: list[str] = []
+        self._store = store
+        self._temporary = temporary  # vanishes with this object
 
     def __len__(self) -> int:
-        return self._vectors.ntotal
+        """Windows that can be found."""
+        return len(self._store)
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies."""
+        return self._store.folder
 
     @property
     def n_files(self) -> int:
-        """Files with at least one span."""
-        return self.spans["path"].nunique()
+        """Files with at least one window."""
+        return len(changes.live_files(self._store))
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What ``index.json`` says: the checkpoint with its fingerprint, and kind, size and recall of each segment."""
+        return dict(self._store.record)
 
     @classmethod
     def build(
-        cls, model: AudioTextModel, paths: str | Path | Sequence[str | Path], *, strict: bool = False
-    ) -> AudioIndex:
+        cls, model: AudioTextModel, sounds: Sounds, output: str | Path | None = None, *, strict: bool = False,
+        overlap: float = OVERLAP, kind: str | None = None, overwrite: bool = False,
+    ) -> AudioIndex:  # fmt: skip
         """Embed files and folders; bad files are skipped and listed in ``bad_files``.
+
+        Killed, it goes on where it stopped when it is called again with the same output.
 
         Args:
             model: from :func:`clapkit.load`.
-            paths: a file or folder, or several; folders are searched for sounds.
+            sounds: a file or folder, or several; folders are searched for sounds. Or a table with ``path`` and columns
+                of your own, by which hits can be filtered.
+            output: the index folder; None for a temporary one.
             strict: make any bad file an error.
+            overlap: part of a window that the next one hears too, from 0 to 0.9.
+            kind: ``exact``, ``hnsw`` or ``ivfpq``; None chooses by size and memory.
+            overwrite: replace an index that is there; it can be searched until the new one is complete.
 
         Raises:
             AudioError: a path does not exist, a folder holds no sound, no file was usable, or a bad file when strict.
+            StorageError: ``output`` exists and ``overwrite`` is off, or it is something else.
         """
-        if not isinstance(paths, (str, Path)) and not len(paths):
-            raise AudioError("nothing to index; expected at least one file or folder.")
-        given = [paths] if isinstance(paths, (str, Path)) else list(paths)
-        files = find_sounds([Path(path) for path in given])
-        result = encode_files(model, files, strict=strict)
-        if not result.clips:
-            raise AudioError(
-                f"none of the {len(files)} file(s) could be used; the first problem: {result.bad_files[0]}"
-            )
-        spans = pd.DataFrame(
-            [
-                (str(file.resolve()), start_s, end_s)
-                for file, output in result.clips
-                for start_s, end_s in zip(output.start_s, output.end_s, strict=True)
-            ],
-            columns=SPAN_COLUMNS,
-        )
-        vectors = faiss.IndexFlatIP(model.embed_dim)
-        vectors.add(np.concatenate([output.windows for _, output in result.clips]))
-        return cls(model, vectors, spans, result.bad_files)
-
-    def search(self, query: str, k: int = 10) -> list[Hit]:
-        """Find the spans nearest to a text, at most one per file, best first.
-
-        Args:
-            query: words such as ``a dog barking``.
-            k: how many files to return; fewer come back from a smaller index.
-        """
-        if k < 1:
-            raise ClapkitError(f"k={k}: expected at least 1 hit.")
-        n_wanted, hits = k, {}
-        vector = self.model.embed_text([query])
-        while len(hits) < min(k, self.n_files):  # long files hold many spans, so more of them may be needed
-            n_wanted = min(2 * n_wanted, len(self))
-            scores, places = self._vectors.search(vector, n_wanted)
-            for score, place in zip(scores[0].tolist(), places[0].tolist(), strict=True):
-                path, start_s, end_s = self.spans.iloc[place]
-                hits.setdefault(path, Hit(path, score, float(start_s), float(end_s)))
-            if n_wanted == len(self):
-                break
-        return list(hits.values())[:k]
-
-    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
-        """Write the index folder in one step; it remembers which model and preprocessing made it.
-
-        Raises:
-            StorageError: the folder exists and ``overwrite`` is off, or the disk is full.
-        """
-        with replacing_folder(Path(folder), RECORD_FILE, overwrite=overwrite) as partial:
-            _write_vectors(self._vectors, partial / VECTORS_FILE)
-            self.spans.to_csv(partial / SPANS_FILE, index=False, quoting=csv.QUOTE_NONNUMERIC)
-            name = str(Path(self.model.name).resolve()) if Path(self.model.name).exists() else self.model.name
-            record = {"format_version": FORMAT_VERSION, "checkpoint": name, "fingerprint": self.model.fingerprint}
-            (partial / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        if not 0 <= overlap <= 0.9:
+            raise ClapkitError(f"overlap {overlap:g}: expected a part of a window from 0 to 0.9.")
+        if kind is not None and kind not in KINDS:
+            raise ClapkitError(f"kind '{kind}': unknown; expected one of {', '.join(KINDS)}.")
+        temporary = tempfile.TemporaryDirectory(prefix="clapkit-index-") if output is None else None
+        folder = Path(output if temporary is None else temporary.name)
+        if temporary is None:
+            refuse_other(folder, overwrite=overwrite)
+        hop_s = model.config.audio.window_s * (1 - overlap)
+        with changing(folder):
+            store = create_store(folder, _name_of(model), model.fingerprint, model.embed_dim, hop_s)
+            index = cls(model, store, temporary)
+            index._note(changes.build(store, model, sounds, strict=strict, kind=kind))
+        return index
 
     @classmethod
     def load(cls, folder: str | Path, model: AudioTextModel | None = None) -> AudioIndex:
-        """Open an index with the model that made it.
+        """Open an index with the model that made it; vectors and tables stay on disk until they are needed.
 
         Args:
-            folder: written by :meth:`save`.
+            folder: of the index.
             model: the model that made it; None loads the checkpoint that the index names.
 
         Raises:
             IndexMismatchError: damaged, of another version, or made by another model or preprocessing.
             CheckpointError: the checkpoint that the index names is gone.
         """
-        folder = Path(folder)
-        record = _read_record(folder)
-        model = model or load(record["checkpoint"])
-        for part, made_with in record["fingerprint"].items():
+        store = open_store(Path(folder))
+        model = model or load(store.record["checkpoint"])
+        for part, made_with in store.record["fingerprint"].items():
             if made_with != model.fingerprint[part]:
                 raise IndexMismatchError(
-                    f"{folder}: was built with {part} {made_with} ({record['checkpoint']}), but {model.name} has "
+                    f"{folder}: was built with {part} {made_with} ({store.record['checkpoint']}), but {model.name} has "
                     f"{model.fingerprint[part]}; give that checkpoint, or build the index again."
                 )
-        try:
-            vectors = faiss.read_index(str(folder / VECTORS_FILE))
-            spans = pd.read_csv(folder / SPANS_FILE, dtype={"path": str}, keep_default_na=False)
-        except (RuntimeError, OSError, ValueError) as error:  # pandas and faiss raise many kinds
-            raise IndexMismatchError(f"{folder}: damaged ({str(error).splitlines()[0]}); build it again.") from None
-        if list(spans.columns) != SPAN_COLUMNS or len(spans) != vectors.ntotal:
-            raise IndexMismatchError(f"{folder}: {vectors.ntotal} vectors but {len(spans)} spans; build it again.")
-        return cls(model, vectors, spans)
+        return cls(model, store)
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Copy the index into a folder; later changes of this one do not reach the copy.
+
+        Raises:
+            StorageError: the folder exists and ``overwrite`` is off, or the disk is full.
+        """
+        with replacing_folder(Path(folder), RECORD_FILE, overwrite=overwrite) as partial:
+            left_out = shutil.ignore_patterns(LOCK_FILE, BUILDING_FOLDER)
+            shutil.copytree(self.folder, partial, ignore=left_out, dirs_exist_ok=True)
+
+    def add(self, sounds: Sounds, *, strict: bool = False) -> Changes:
+        """Embed what is new or changed among these sounds; arguments and errors as in :meth:`build`."""
+        with self._changing():
+            return self._note(changes.add(self._store, self.model, sounds, strict=strict))
+
+    def update(self, *, strict: bool = False) -> Changes:
+        """Look again at the folders it was made of: embed new and changed files, drop vanished ones."""
+        with self._changing():
+            return self._note(changes.update(self._store, self.model, strict=strict))
+
+    def remove(self, paths: Sequence[str | Path] = (), ids: Sequence[int] = ()) -> Changes:
+        """Take out files, everything in folders, or single windows.
+
+        Raises:
+            IndexMismatchError: one of them is not in the index.
+        """
+        with self._changing():
+            return self._note(changes.remove(self._store, paths, ids))
+
+    def merge(self, *others: AudioIndex) -> None:
+        """Put other indexes of the same model into this one; files that it has already are not doubled.
+
+        Raises:
+            IndexMismatchError: another model, preprocessing or overlap made one of them.
+        """
+        with self._changing():
+            changes.merge(self._store, [other._store for other in others])
+
+    def search(
+        self, query: str | Sequence[str] | np.ndarray = (), k: int = 10, *, like: Sequence[Any] = (),
+        where: str | None = None, offset: int = 0, per_file: bool = False,
+    ) -> list[Hit]:  # fmt: skip
+        """Find moments, best first; neighbouring windows that fit about as well are one moment.
+
+        Args:
+            query: words such as ``a dog barking``; ``+dog -traffic``; several texts, which are averaged; or a vector
+                ``(embed_dim,)``.
+            k: how many hits; fewer come back from a smaller index.
+            like: sounds that hits shall resemble: paths, bytes or arrays.
+            where: a condition such as ``fold == 2``, see :func:`clapkit.search.filters.allowed_spans`.
+            offset: hits that are passed over, for paging.
+            per_file: only the best moment of each file.
+
+        Raises:
+            ClapkitError: ``k`` or ``offset`` make no sense, nothing is looked for, or the condition cannot be read.
+        """
+        if k < 1 or offset < 0:
+            wrong = f"k={k}: expected at least 1 hit." if k < 1 else f"offset={offset}: expected 0 or more."
+            raise ClapkitError(wrong)
+        vector = _unit(query) if isinstance(query, np.ndarray) else query_vector(self.model, query, like)
+        masks = allowed_masks(self._store, where)
+        return moments(self._store, vector, offset + k, masks, per_file=per_file)[offset:]
+
+    def search_batch(
+        self, queries: Sequence[str] | np.ndarray, k: int = 10, *, where: str | None = None
+    ) -> pd.DataFrame:
+        """Find the nearest windows of many queries at once, as they are, not merged into moments.
+
+        Args:
+            queries: texts, or vectors ``(n_queries, embed_dim)``.
+            k: windows for each query.
+            where: as in :meth:`search`.
+
+        Returns:
+            A row per hit, best first in each query: ``query`` (place in ``queries``), ``score``, ``id``, ``path``,
+            ``start_s``, ``end_s``, and the user's columns.
+        """
+        is_text = not isinstance(queries, np.ndarray)
+        vectors = np.stack([query_vector(self.model, each) for each in queries]) if is_text else _unit(queries)
+        scores, segments, rows = nearest_windows(self._store, vectors, k, allowed_masks(self._store, where))
+        asked, _ = np.nonzero(rows >= 0)
+        scores, segments, rows = scores[rows >= 0], segments[rows >= 0], rows[rows >= 0]
+        parts = [self._described(place, rows[segments == place]) for place in np.unique(segments)]
+        order = np.concatenate(
+            [np.flatnonzero(segments == place) for place in np.unique(segments)] or [np.zeros(0, int)]
+        )
+        found = pd.concat(parts).iloc[np.argsort(order)].reset_index(drop=True) if parts else pd.DataFrame()
+        found.insert(0, "query", asked)
+        found.insert(1, "score", scores)
+        return found
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A row per window: ``id``, ``path``, ``start_s``, ``end_s``, the user's columns, and ``vector``."""
+        tables = []
+        for segment in self._store.segments:
+            part = self._store.read_segment(segment)
+            files = part.files.drop(columns=["size", "mtime_ns"]).iloc[part.spans["file"]].reset_index(drop=True)
+            tables.append(pd.concat([part.spans.drop(columns="file"), files], axis=1).assign(vector=list(part.vectors)))
+        return pd.concat(tables, ignore_index=True)
+
+    def _described(self, place: int, rows: np.ndarray) -> pd.DataFrame:
+        segment = self._store.segments[place]
+        spans = segment.spans.rows(rows)
+        files = segment.files.rows(spans["file"].to_numpy())
+        own = files.drop(columns=["size", "mtime_ns", "first_span", "n_spans"])
+        return pd.concat([spans.drop(columns="file"), own], axis=1)
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Hold the folder's lock; another process may have changed it since it was opened, so it is read again."""
+        with changing(self.folder):
+            self._store = open_store(self.folder)
+            yield
+
+    def _note(self, done: Changes) -> Changes:
+        self.bad_files = done.bad_files
+        return done
 
 
 def checkpoint_of(folder: str | Path) -> str:
     """Name or folder of the checkpoint that made an index."""
-    return str(_read_record(Path(folder))["checkpoint"])
+    return str(read_record(Path(folder))["checkpoint"])
 
 
-def _read_record(folder: Path) -> dict[str, Any]:
-    """What an index says of itself: ``checkpoint`` (name or folder) and ``fingerprint``."""
-    try:
-        record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise IndexMismatchError(
-            f"{folder}: is not an index; make one with clapkit index PATH --output {folder}."
-        ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        record = {}
-    record = record if isinstance(record, dict) else {}
-    if record.get("format_version") != FORMAT_VERSION or not {"checkpoint", "fingerprint"} <= record.keys():
-        raise IndexMismatchError(
-            f"{folder / RECORD_FILE}: format version {record.get('format_version')}, this clapkit reads version "
-            f"{FORMAT_VERSION}; build the index again."
-        )
-    return record
+def refuse_other(folder: Path, *, overwrite: bool) -> None:
+    """Refuse to build where an index is, unless told to replace it, or where something else is.
+
+    Raises:
+        StorageError: says what is there.
+    """
+    if (folder / RECORD_FILE).exists():
+        if not overwrite:
+            raise StorageError(
+                f"{folder}: holds an index already; add --overwrite to replace it, or change it with index-add, "
+                "index-update or index-remove."
+            )
+    elif folder.exists() and not (folder.is_dir() and _is_unfinished(folder)):
+        raise StorageError(f"{folder}: is not an index, so it is not replaced; choose another --output.")
 
 
-def _write_vectors(vectors: faiss.Index, file: Path) -> None:
-    try:
-        faiss.write_index(vectors, str(file))
-    except RuntimeError as error:  # faiss reports a full disk as its own error
-        raise OSError(str(error).splitlines()[0]) from None
+def _is_unfinished(folder: Path) -> bool:
+    """Whether a folder is empty, or holds what a killed build left."""
+    names = {each.name for each in folder.iterdir()} - {LOCK_FILE}
+    return not names or (BUILDING_FOLDER in names and names <= {BUILDING_FOLDER, SEGMENTS_FOLDER, f".{RECORD_FILE}"})
+
+
+def _name_of(model: AudioTextModel) -> str:
+    return str(Path(model.name).resolve()) if Path(model.name).exists() else model.name
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    vectors = np.asarray(vectors, dtype=np.float32)
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)

@@ -1,0 +1,294 @@
+"""How an index comes to be and changes: build, add, remove, update, merge; killed at any moment, nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from clapkit.audio.io import find_sounds
+from clapkit.errors import AudioError, IndexMismatchError
+from clapkit.model import AudioTextModel
+from clapkit.progress import progress_bar
+from clapkit.search.embed import embed_part
+from clapkit.search.parts import (
+    FILE_COLUMNS,
+    Part,
+    file_table,
+    in_parts,
+    is_utf8,
+    part_files,
+    read_part,
+    without_done,
+    write_part,
+)
+from clapkit.search.store import BUILDING_FOLDER, Store
+
+MOST_SEGMENTS = 8
+"""More small ones are written as one."""
+MOST_REMOVED = 0.2
+"""Part of the spans that may be removed before the index is written anew without them."""
+PLAN_FILE = "plan.json"
+OWN_COLUMNS = {"id", "file", "start_s", "end_s", "size", "mtime_ns", "first_span", "n_spans"}
+
+Sounds = str | Path | Sequence[str | Path] | pd.DataFrame
+"""A file or folder, several, or a table with ``path`` and columns of the user's."""
+
+
+@dataclass
+class Changes:
+    """What a change did.
+
+    Attributes:
+        n_added: files that are new in the index.
+        n_changed: files that were embedded again because they changed.
+        n_removed: files that are no longer in it.
+        bad_files: one line for each file that was skipped.
+    """
+
+    n_added: int = 0
+    n_changed: int = 0
+    n_removed: int = 0
+    bad_files: list[str] = field(default_factory=list)
+
+
+def list_sounds(sounds: Sounds) -> tuple[pd.DataFrame, list[str], list[str]]:
+    """Their file table with the user's columns, the files and folders that were named, and a line for each bad name.
+
+    Raises:
+        AudioError: nothing is named, the only path does not exist, a folder holds no sound, or the table has no
+            ``path`` or a column that the index uses itself.
+    """
+    if not isinstance(sounds, pd.DataFrame):
+        named = [Path(sounds)] if isinstance(sounds, (str, Path)) else [Path(path) for path in sounds]
+        if not named:
+            raise AudioError("nothing to index; expected at least one file or folder.")
+        found = find_sounds(named)
+        bad_files = [f"{str(path)!r}: its name is not UTF-8; rename it." for path in found if not is_utf8(path)]
+        return file_table([path for path in found if is_utf8(path)]), [str(path.resolve()) for path in named], bad_files
+    if "path" not in sounds or sounds.empty:
+        raise AudioError(f"the table has no rows with a path; found columns {', '.join(map(str, sounds.columns))}.")
+    if taken := OWN_COLUMNS & set(sounds.columns):
+        raise AudioError(f"the table's column '{min(taken)}' has a name that the index uses; rename it.")
+    files = file_table([Path(path) for path in sounds["path"]])
+    own = sounds.assign(path=[str(Path(path).resolve()) for path in sounds["path"]]).drop_duplicates("path")
+    return files.merge(own, on="path"), [], []
+
+
+def build(store: Store, model: AudioTextModel, sounds: Sounds, *, strict: bool, kind: str | None) -> Changes:
+    """Make these sounds the whole index.
+
+    Raises:
+        AudioError: no file was usable, or a bad file when strict.
+    """
+    files, roots, bad_names = list_sounds(sounds)
+    parts, bad_files = _embedded(store, model, files, bad_names, strict=strict)
+    segment, next_id = store.write_segment(parts, store.record["next_id"], kind)
+    store.commit([segment], np.zeros(0, np.int64), next_id, roots=roots)
+    _forget_building(store)
+    return Changes(n_added=segment.facts["n_files"], bad_files=bad_files)
+
+
+def add(store: Store, model: AudioTextModel, sounds: Sounds, *, strict: bool) -> Changes:
+    """Embed what is new or changed among these sounds; what is there already stays.
+
+    Raises:
+        AudioError: no file was usable, or a bad file when strict.
+    """
+    files, roots, bad_names = list_sounds(sounds)
+    kept = [root for root in roots if root not in store.record["roots"]]
+    return _replace(store, model, files, set(), bad_names, strict=strict, roots=[*store.record["roots"], *kept])
+
+
+def update(store: Store, model: AudioTextModel, *, strict: bool) -> Changes:
+    """Look again at what the index was made of: embed new and changed files, drop vanished ones.
+
+    Raises:
+        AudioError: nothing is left, or a bad file when strict.
+    """
+    indexed = live_files(store)
+    inside = [path for root in store.record["roots"] if Path(root).exists() for path in _sounds_in(Path(root))]
+    present = [Path(path) for path in indexed["path"] if Path(path).exists()]
+    files = file_table([*inside, *present])
+    vanished = set(indexed["path"]) - set(files["path"])
+    own = [name for name in indexed if name not in OWN_COLUMNS]
+    return _replace(store, model, files.merge(indexed[own], "left", on="path"), vanished, [], strict=strict)
+
+
+def remove(store: Store, paths: Sequence[str | Path] = (), ids: Sequence[int] = ()) -> Changes:
+    """Take files, or single windows, out of the index.
+
+    Raises:
+        IndexMismatchError: one of them is not in it.
+    """
+    indexed = live_files(store)
+    named = {str(Path(path).resolve()) for path in paths}
+    inside = {path for path in indexed["path"] if path in named or any(str(up) in named for up in Path(path).parents)}
+    for path in named:
+        if path not in inside and not any(Path(path) in Path(each).parents for each in inside):
+            raise IndexMismatchError(f"{path}: is not in the index; see clapkit index-info {store.folder} --files.")
+    all_ids = np.concatenate([segment.ids for segment in store.segments])
+    wanted = np.asarray(list(ids), dtype=np.int64)
+    if missing := set(wanted.tolist()) - set(np.setdiff1d(all_ids, store.removed).tolist()):
+        raise IndexMismatchError(f"id {min(missing)}: is not in the index.")
+    removed = np.union1d(store.removed, np.union1d(wanted, _ids_of(store, inside)))
+    store.commit(store.segments, removed, store.record["next_id"])
+    _tidy(store)
+    return Changes(n_removed=len(indexed) - len(live_files(store)))
+
+
+def merge(store: Store, others: Sequence[Store]) -> None:
+    """Put other indexes of the same model into this one; files that it has already are not doubled.
+
+    Raises:
+        IndexMismatchError: another model, preprocessing or overlap made one of them.
+    """
+    parts, known = [], set(live_files(store)["path"])
+    for other in others:
+        for name in ("fingerprint", "hop_s"):
+            if other.record[name] != store.record[name]:
+                raise IndexMismatchError(
+                    f"{other.folder}: has {name} {other.record[name]}, {store.folder} has {store.record[name]}; "
+                    "build both with the same model and overlap."
+                )
+        for segment in other.segments:
+            whole = other.read_segment(segment)
+            part = _only(whole, set(whole.files["path"]) - known)
+            known |= set(part.files["path"])
+            parts.append(Part(part.files, part.spans.drop(columns="id"), part.vectors, {}))
+    parts = [part for part in parts if len(part.spans)]
+    if parts:
+        segment, next_id = store.write_segment(parts, store.record["next_id"])
+        roots = dict.fromkeys([*store.record["roots"], *(root for each in others for root in each.record["roots"])])
+        store.commit([*store.segments, segment], store.removed, next_id, roots=list(roots))
+    _tidy(store)
+
+
+def compact(store: Store, kind: str | None = None) -> None:
+    """Write the index anew as one segment, without what was removed; ids stay."""
+    parts = [store.read_segment(segment) for segment in store.segments]
+    segment, next_id = store.write_segment(parts, store.record["next_id"], kind)
+    store.commit([segment], np.zeros(0, np.int64), next_id)
+
+
+def live_files(store: Store) -> pd.DataFrame:
+    """A row for each file with a window that counts."""
+    tables = []
+    for segment in store.segments:
+        files, alive = segment.files.whole(), store.live(segment)
+        if alive is None:
+            tables.append(files[files["n_spans"] > 0])
+        else:
+            counted = segment.spans.whole(["file"])["file"].to_numpy()[alive]
+            tables.append(files.iloc[np.unique(counted)])
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=FILE_COLUMNS)
+
+
+def _replace(
+    store: Store, model: AudioTextModel, files: pd.DataFrame, vanished: set[str], bad_names: list[str], *,
+    strict: bool, roots: list[str] | None = None,
+) -> Changes:  # fmt: skip
+    """Embed files that the index does not hold as they are, and drop what they replace, in one step."""
+    indexed = live_files(store)
+    same = files.merge(indexed[FILE_COLUMNS].assign(known=True), "left", on=FILE_COLUMNS)["known"].notna()
+    new = files[~same.to_numpy()].reset_index(drop=True)
+    changed = set(new["path"]) & set(indexed["path"])
+    segments, next_id, bad_files = store.segments, store.record["next_id"], bad_names
+    if len(new):
+        parts, bad_files = _embedded(store, model, new, bad_names, strict=strict, needed=not len(indexed))
+        if any(len(part.spans) for part in parts):
+            segment, next_id = store.write_segment(parts, next_id)
+            segments = [*segments, segment]
+    removed = np.union1d(store.removed, _ids_of(store, changed | vanished))
+    store.commit(segments, removed, next_id, roots=store.record["roots"] if roots is None else roots)
+    _forget_building(store)
+    _tidy(store)
+    n_added = len(new) - len(changed) - (len(bad_files) - len(bad_names))
+    return Changes(n_added, len(changed), len(vanished), bad_files)
+
+
+def _embedded(
+    store: Store,
+    model: AudioTextModel,
+    files: pd.DataFrame,
+    bad_names: list[str],
+    *,
+    strict: bool,
+    needed: bool = True,
+) -> tuple[list[Part], list[str]]:
+    """Embed what no earlier attempt did, and give all wanted files in parts, with the reasons of the bad ones."""
+    if strict and bad_names:
+        raise AudioError(bad_names[0])
+    folder = store.folder / BUILDING_FOLDER
+    plan = json.dumps({"fingerprint": store.record["fingerprint"], "hop_s": store.record["hop_s"]})
+    if folder.exists() and (not (folder / PLAN_FILE).exists() or (folder / PLAN_FILE).read_text() != plan):
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / PLAN_FILE).write_text(plan)
+    missing = without_done(files, folder)
+    with progress_bar("Embedding", len(files)) as advance:
+        advance(len(files) - len(missing))
+        for some in in_parts(missing):
+            write_part(embed_part(model, some, store.record["hop_s"], advance, strict=strict), folder)
+    parts, bad_files = [], {}
+    for part in _wanted_parts(folder, files):
+        parts.append(part)
+        bad_files |= part.bad_files
+    if needed and not any(len(part.spans) for part in parts):
+        _forget_building(store)
+        first = next(iter([*bad_names, *bad_files.values()]), "nothing was found")
+        n_files = len(files) + len(bad_names)
+        raise AudioError(f"none of the {n_files} file(s) could be used; the first problem: {first}")
+    return parts, [*bad_names, *bad_files.values()]
+
+
+def _wanted_parts(folder: Path, files: pd.DataFrame) -> Iterator[Part]:
+    """The finished parts with their files that are wanted as they are now, and with the user's columns."""
+    for file in part_files(folder):
+        part = read_part(file)
+        wanted = part.files.merge(files, "left", on=FILE_COLUMNS, indicator="found")
+        keep = set(part.files["path"][wanted["found"].eq("both").to_numpy()])
+        bad = {path: why for path, why in part.bad_files.items() if path in keep}
+        named = Part(wanted.drop(columns="found"), part.spans, part.vectors, bad)
+        yield _only(named, keep - set(bad))
+
+
+def _only(part: Part, paths: set[str]) -> Part:
+    """A part with these files alone."""
+    keep = part.files["path"].isin(paths).to_numpy(dtype=bool)
+    place = np.where(keep, np.cumsum(keep) - 1, -1)
+    of_span = place[part.spans["file"]]
+    rows = np.flatnonzero(of_span >= 0)
+    spans = part.spans.iloc[rows].assign(file=of_span[rows]).reset_index(drop=True)
+    return Part(part.files[keep].reset_index(drop=True), spans, part.vectors[rows], part.bad_files)
+
+
+def _ids_of(store: Store, paths: set[str]) -> np.ndarray:
+    """Ids of all windows of files."""
+    found = [np.zeros(0, np.int64)]
+    for segment in store.segments if paths else []:
+        rows = np.flatnonzero(segment.files.whole(["path"])["path"].isin(paths))
+        found.append(segment.ids[np.isin(segment.spans.whole(["file"])["file"], rows)])
+    return np.concatenate(found)
+
+
+def _sounds_in(root: Path) -> list[Path]:
+    try:
+        return find_sounds([root])
+    except AudioError:  # an empty folder now
+        return []
+
+
+def _tidy(store: Store) -> None:
+    total = sum(map(len, store.segments))
+    if len(store) and (len(store.segments) > MOST_SEGMENTS or len(store.removed) > MOST_REMOVED * total):
+        compact(store)
+
+
+def _forget_building(store: Store) -> None:
+    shutil.rmtree(store.folder / BUILDING_FOLDER, ignore_errors=True)

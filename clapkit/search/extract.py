@@ -1,0 +1,61 @@
+"""Found moments as sounds: written as files, or played."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from clapkit.audio.io import encode_wav, load_waveform
+from clapkit.errors import ClapkitError
+from clapkit.search.nearest import Hit
+
+PLAYERS = (
+    ("ffplay", "-nodisp", "-autoexit", "-loglevel", "error"),
+    ("play", "-q"),
+    ("paplay",),
+    ("aplay", "-q"),
+    ("afplay",),
+)
+"""Programs that play a WAV file, with their options."""
+RATE = 44_100
+
+
+def extract_hits(hits: Sequence[Hit], folder: Path) -> list[Path]:
+    """Write each moment as ``<rank>-<name>-<start>s.wav``, in stereo at 44.1 kHz.
+
+    Args:
+        hits: best first.
+        folder: made if it does not exist.
+
+    Returns:
+        The files, in the order of the hits.
+
+    Raises:
+        AudioError: a file has vanished since it was indexed, or cannot be read.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for rank, hit in enumerate(hits, start=1):
+        waveform = load_waveform(hit.path, RATE, n_channels=2, start_s=hit.start_s, end_s=hit.end_s)
+        file = folder / f"{rank:03d}-{Path(hit.path).stem}-{hit.start_s:.1f}s.wav"
+        file.write_bytes(encode_wav(waveform.clip(-1, 1), RATE))
+        files.append(file)
+    return files
+
+
+def play_hits(hits: Sequence[Hit]) -> None:
+    """Play the moments one after the other.
+
+    Raises:
+        ClapkitError: no player is on this machine.
+    """
+    player = next((command for command in PLAYERS if shutil.which(command[0])), None)
+    if player is None:
+        names = ", ".join(command[0] for command in PLAYERS)
+        raise ClapkitError(f"--play: found none of {names}; install one, or write the moments with --extract DIR.")
+    with tempfile.TemporaryDirectory() as folder:
+        for file in extract_hits(hits, Path(folder)):
+            subprocess.run([*player, str(file)], check=False)
