@@ -180,6 +180,7 @@ class TrainConfig(Section):
     start_from: str | None = Field(
         None, description="checkpoint whose towers are trained further: a folder, file or published name"
     )
+    freeze_audio: bool = Field(False, description="the audio tower stays as it is; for a training with start_from")
     epochs: int = Field(24, ge=1)
     batch_size: int = Field(16, ge=2, description="clips that are contrasted with one another, over all processes")
     balance: float = Field(0.0, ge=0, le=1, description="0: clips count alike; 1: recordings do; 0.5: in between")

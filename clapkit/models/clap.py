@@ -87,6 +87,13 @@ class CLAP(nn.Module):
             )
         return UnitLength()
 
+    def train(self, mode: bool = True) -> CLAP:
+        """Switch to training or evaluation; a frozen audio tower always evaluates."""
+        super().train(mode)
+        if self.config.train.freeze_audio:
+            self.audio_encoder.eval()
+        return self
+
     def forward(self, log_mel: Tensor, n_valid_frames: Tensor, text: Tensor | Sequence[str]) -> dict[str, Tensor]:
         """One training step's way through both towers.
 

@@ -117,7 +117,7 @@ def _continued(config: Config, n_labels: int, labels: tuple[str, ...], start: Ch
 def freeze_unused(clap: CLAP) -> None:
     """Parameters that no loss reaches get no optimizer state, and no gradient to wait for."""
     settings = clap.config.train
-    unused: list[torch.nn.Module] = []
+    unused: list[torch.nn.Module] = [clap.audio_encoder] if settings.freeze_audio else []
     if not settings.contrastive_weight:
         unused += [clap.audio_projection, clap.text_projection]
         clap.logit_scale.requires_grad_(False)
