@@ -172,7 +172,7 @@ def search(
         shown = [
             asdict(hit) | ({"extracted": str(file)} if file else {}) for hit, file in zip(hits, written, strict=True)
         ]
-        print_json({"query": list(query), "hits": shown})
+        print_json({"query": query[0] if len(query) == 1 else list(query), "hits": shown})
         return
     for hit, file in zip(hits, written, strict=True):
         print(f"{hit.score:+.3f}  {hit.start_s:7.2f}-{hit.end_s:.2f} s  {hit.path}{f'  → {file}' if file else ''}")

@@ -17,6 +17,7 @@ from clapkit.model import AudioTextModel, load
 from clapkit.search import changes
 from clapkit.search.changes import Changes, Sounds
 from clapkit.search.nearest import Hit, allowed_masks, moments, nearest_windows
+from clapkit.search.parts import part_files
 from clapkit.search.queries import query_vector
 from clapkit.search.store import (
     BUILDING_FOLDER,
@@ -105,10 +106,15 @@ class AudioIndex:
         if temporary is None:
             refuse_other(folder, overwrite=overwrite)
         hop_s = model.config.audio.window_s * (1 - overlap)
-        with changing(folder):
-            store = create_store(folder, _name_of(model), model.fingerprint, model.embed_dim, hop_s)
-            index = cls(model, store, temporary)
-            index._note(changes.build(store, model, sounds, strict=strict, kind=kind))
+        existed = folder.exists()
+        try:
+            with changing(folder):
+                store = create_store(folder, _name_of(model), model.fingerprint, model.embed_dim, hop_s)
+                index = cls(model, store, temporary)
+                index._note(changes.build(store, model, sounds, strict=strict, kind=kind))
+        finally:
+            if not existed and not (folder / RECORD_FILE).exists() and not part_files(folder / BUILDING_FOLDER):
+                shutil.rmtree(folder, ignore_errors=True)  # nothing came of it
         return index
 
     @classmethod
@@ -270,13 +276,16 @@ def refuse_other(folder: Path, *, overwrite: bool) -> None:
                 "index-update or index-remove."
             )
     elif folder.exists() and not (folder.is_dir() and _is_unfinished(folder)):
-        raise StorageError(f"{folder}: is not an index, so it is not replaced; choose another --output.")
+        raise StorageError(
+            f"{folder}: exists already and is no index; choose another --output (--overwrite replaces indexes)."
+        )
 
 
 def _is_unfinished(folder: Path) -> bool:
-    """Whether a folder is empty, or holds what a killed build left."""
-    names = {each.name for each in folder.iterdir()} - {LOCK_FILE}
-    return not names or (BUILDING_FOLDER in names and names <= {BUILDING_FOLDER, SEGMENTS_FOLDER, f".{RECORD_FILE}"})
+    """Whether a folder holds what a killed build left."""
+    names = {each.name for each in folder.iterdir()}
+    own = {LOCK_FILE, BUILDING_FOLDER, SEGMENTS_FOLDER, f".{RECORD_FILE}"}
+    return names == {LOCK_FILE} or (BUILDING_FOLDER in names and names <= own)
 
 
 def _name_of(model: AudioTextModel) -> str:

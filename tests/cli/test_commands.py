@@ -161,7 +161,7 @@ def test_search_json(cli: Callable, index: Path, sounds: Path) -> None:
     assert document["query"] == "a low hum"
     assert len(document["hits"]) == 4
     for hit in document["hits"]:
-        assert list(hit) == ["path", "score", "start_s", "end_s"]
+        assert list(hit) == ["path", "score", "start_s", "end_s", "id"]
         assert Path(hit["path"]).is_relative_to(sounds.resolve())
     scores = [hit["score"] for hit in document["hits"]]
     assert scores == sorted(scores, reverse=True)

@@ -29,7 +29,7 @@ def test_signs_start_terms_only_before_a_word(text: str, terms: list) -> None:
 
 @pytest.mark.parametrize("text", ["", "  "])
 def test_no_words_are_an_error(text: str) -> None:
-    with pytest.raises(ClapkitError, match="no words"):
+    with pytest.raises(ClapkitError, match="empty text"):
         read_terms(text)
 
 
