@@ -13,6 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 from statistics import median
+from time import perf_counter
 
 import numpy as np
 import soundfile
@@ -64,8 +65,6 @@ COMMANDS = {
 
 def command_seconds(arguments: list[str], file: Path, environment: dict[str, str]) -> float:
     """Wall time of one command, its start included."""
-    from time import perf_counter
-
     start = perf_counter()
     subprocess.run(
         [sys.executable, "-m", "clapkit", *arguments, str(file)], check=True, capture_output=True, env=environment

@@ -23,6 +23,7 @@ import soxr
 import clapkit
 from clapkit.audio.io import load_waveform
 from clapkit.data.datasets import load_manifest
+from clapkit.data.manifest import Manifest
 from clapkit.evaluation.evaluate import evaluate
 from clapkit.progress import progress_bar, show_progress
 
@@ -120,25 +121,19 @@ CHANGES: dict[str, Change] = {
 }  # fmt: skip
 
 
-def accuracies(model: clapkit.AudioTextModel, dataset: str, rows: pd.DataFrame, change: Change) -> list[float]:
+def accuracies(model: clapkit.AudioTextModel, manifest: Manifest, rows: pd.DataFrame, change: Change) -> list[float]:
     """By the head and by prompts, on changed clips."""
-    labels = list(load_labels(dataset))
     waveforms = {}
     with progress_bar("Changing clips", len(rows)) as advance:
         for index, path in rows["path"].items():
             samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
             waveforms[index] = model.load_waveform(*change(samples.mean(axis=1), rate))
             advance()
-    figures = evaluate(model, dataset, rows, labels, ("head", "zeroshot"), waveforms=waveforms).figures
+    figures = evaluate(
+        model, manifest.dataset, rows, list(manifest.labels), ("head", "zeroshot"), waveforms=waveforms
+    ).figures
     assert not any(each["leaky"] for each in figures.values()), "the checkpoint was trained on this fold"
     return [figures[task]["accuracy"] for task in ("head", "zeroshot")]
-
-
-def load_labels(dataset: str) -> tuple[str, ...]:
-    """The dataset's labels."""
-    from clapkit.data.prompts import class_names, label_of_class
-
-    return tuple(label_of_class(dataset, name) for name in class_names(dataset))
 
 
 def describe_silence(model: clapkit.AudioTextModel) -> None:
@@ -177,15 +172,16 @@ def main() -> None:
     for test in options.tests:
         dataset, place = test.split("=", 1)
         root, fold = place.rsplit(":", 1)
-        table = load_manifest(dataset, Path(root)).table
-        tests[f"{dataset} fold {fold}"] = dataset, table[table["fold"] == int(fold)]
+        manifest = load_manifest(dataset, Path(root))
+        table = manifest.table
+        tests[f"{dataset} fold {fold}"] = manifest, table[table["fold"] == int(fold)]
         if dataset == "us8k":
             others = table[(table["fold"] != int(fold)) & table["label"].isin(STREET_LABELS)]
             street = Street(others, np.random.default_rng(0))
     changes = CHANGES if street is None else CHANGES | {"street noise, 10 dB": street}
     print(f"{'accuracy (head, prompts)':<24}" + "".join(f"{name:>22}" for name in tests))
     for name, change in changes.items():
-        cells = [accuracies(model, dataset, rows, change) for dataset, rows in tests.values()]
+        cells = [accuracies(model, manifest, rows, change) for manifest, rows in tests.values()]
         print(f"{name:<24}" + "".join(f"{head:>14.3f}  {words:.3f} " for head, words in cells), flush=True)
     print()
     describe_silence(model)

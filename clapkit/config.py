@@ -169,6 +169,7 @@ class AugmentConfig(Section):
     mixup_alpha: float = Field(0.4, gt=0, description="Beta(alpha, alpha) draws the share of the other clip")
     low_pass: float = Field(0.0, ge=0, le=1, description="probability that what lies above some frequency is cut off")
     silence: float = Field(0.0, ge=0, lt=1, description="probability that silence, which is no class, replaces a clip")
+    short: float = Field(0.0, ge=0, le=1, description="probability that only 0.3 to 2 s of a clip are heard")
     n_masks: int = Field(1, ge=0, description="SpecAugment masks along each axis")
     max_freq_mask: float = Field(0.15, ge=0, le=1, description="widest frequency mask, as a part of the mel bins")
     max_time_mask: float = Field(0.15, ge=0, le=1, description="widest time mask, as a part of the frames")

@@ -54,6 +54,22 @@ def tone(frequency_hz: float, duration_s: float = 1.0, rate: int = RATE, seed: i
     return (0.3 * np.sin(2 * np.pi * frequency_hz * time_s) + noise).astype(np.float32)
 
 
+def write_aac(file: Path, samples: np.ndarray) -> Path:
+    """Write ``(n_channels, n_samples)`` as AAC, bare or in the container of the suffix."""
+    av = pytest.importorskip("av")
+    layout = {1: "mono", 2: "stereo"}[len(samples)]
+    with av.open(str(file), "w", format="adts" if file.suffix == ".aac" else None) as container:
+        try:
+            stream = container.add_stream("aac", rate=RATE, layout=layout)
+        except av.FFmpegError:
+            pytest.skip("this PyAV has no AAC encoder")
+        frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=layout)
+        frame.sample_rate = RATE
+        for part in (frame, None):
+            container.mux(stream.encode(part))
+    return file
+
+
 @pytest.fixture(scope="session")
 def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Class folders ``low``, ``middle`` and ``high`` with six tones each."""

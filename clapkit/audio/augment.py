@@ -22,6 +22,8 @@ N_EQ_POINTS = 6
 """Random levels along the mel axis, between which the equalisation is linear."""
 
 SILENCE_DB = 10 * math.log10(POWER_FLOOR)
+SHORT_S = (0.3, 2.0)
+"""Seconds that a shortened clip lasts."""
 LOWEST_CUT = 0.6
 """A low-pass keeps at least this part of the mel axis; of 7.5 kHz about 2 kHz."""
 N_SILENT = 64
@@ -44,6 +46,8 @@ class AugmentDraws:
         share: ``(batch,)`` this clip's own part in [0.5, 1]; 1 where nothing is mixed in.
         freq_masks: ``(2, batch, n_masks)`` width and place of each mask, as parts of what is possible.
         time_masks: ``(2, batch, n_masks)``.
+        heard_s: ``(batch,)`` seconds that are left of the clip; inf for all.
+        moment: ``(batch,)`` where they lie: after this part of the clip's power.
         kept: ``(batch,)`` part of the mel axis below the low-pass; 1 for none.
         silent: ``(batch,)`` int64, which picture of silence takes the clip's place; −1 for none.
     """
@@ -57,6 +61,8 @@ class AugmentDraws:
     share: Tensor
     freq_masks: Tensor
     time_masks: Tensor
+    heard_s: Tensor
+    moment: Tensor
     kept: Tensor
     silent: Tensor
 
@@ -94,6 +100,10 @@ def draw_augmentation(
     if config.silence:
         is_silent = torch.rand(batch_size, generator=generator) < config.silence
         silent = torch.where(is_silent, torch.randint(N_SILENT, (batch_size,), generator=generator), silent)
+    heard_s, moment = torch.full((batch_size,), torch.inf), torch.zeros(batch_size)
+    if config.short:
+        is_short, length, moment = torch.rand((3, batch_size), generator=generator)
+        heard_s = torch.where(is_short < config.short, SHORT_S[0] * (SHORT_S[1] / SHORT_S[0]) ** length, heard_s)
     return AugmentDraws(
         shift=signed[0] * config.time_shift,
         gain_db=signed[1] * config.gain_db,
@@ -104,6 +114,8 @@ def draw_augmentation(
         share=share,
         freq_masks=masks[0],
         time_masks=masks[1],
+        heard_s=heard_s,
+        moment=moment,
         kept=kept,
         silent=silent,
     )
@@ -171,6 +183,9 @@ def augmentation_steps(
             backgrounds = log_mel[draws.behind], n_valid_frames[draws.behind]
         log_mel = lay_under(log_mel, n_valid_frames, *backgrounds, draws.behind_db, audio)
         yield "background", log_mel, n_valid_frames
+    if config.short:
+        log_mel, n_valid_frames = shorten(log_mel, n_valid_frames, draws.heard_s, draws.moment, audio)
+        yield "shortened", log_mel, n_valid_frames
     if config.mixup:
         log_mel, n_valid_frames = mix_pictures(log_mel, n_valid_frames, draws.partner, draws.share, audio)
         yield "mixup", log_mel, n_valid_frames
@@ -212,6 +227,26 @@ def lay_under(
     is_sound = behind_power_db > SILENCE_DB + 20  # silence made louder would be noise
     changed = ((behind_db > -torch.inf) & is_sound)[:, None, None, None]
     return mask_frames(torch.where(changed, mixed, log_mel), n_valid_frames)
+
+
+def shorten(
+    log_mel: Tensor, n_valid_frames: Tensor, heard_s: Tensor, moment: Tensor, audio: AudioConfig
+) -> tuple[Tensor, Tensor]:
+    """Keep ``heard_s`` of each clip around a moment, which is likelier where it is loud; inf keeps all.
+
+    The part becomes the whole clip: it starts at the first frame, and its level is taken out as in front.
+    """
+    n_heard = (heard_s * audio.sample_rate / audio.hop_length + 1).minimum(n_valid_frames).long()
+    heard_power = _decibels(log_mel, n_valid_frames, audio).mul(NEPER_PER_DB).exp().sum(dim=(1, 2)).cumsum(dim=1)
+    middle = torch.searchsorted(heard_power, moment[:, None] * heard_power[:, -1:])  # (batch, 1)
+    start = (middle[:, 0] - n_heard // 2).clamp_min(0).minimum(n_valid_frames - n_heard)
+    frames = torch.arange(log_mel.shape[-1], device=log_mel.device)
+    source = (start[:, None] + frames).clamp_max(log_mel.shape[-1] - 1)
+    part = log_mel.gather(3, source[:, None, None].expand_as(log_mel))
+    if audio.level != "absolute":
+        part = part - level_of(part, n_heard, audio)
+    is_short = n_heard < n_valid_frames
+    return mask_frames(torch.where(is_short[:, None, None, None], part, log_mel), n_heard), n_heard
 
 
 def mix_pictures(

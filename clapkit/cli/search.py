@@ -100,7 +100,7 @@ def index_info(index: Index, *, files: Flag = False, json: Json = False) -> None
         files: list its files.
     """
     from clapkit.search.changes import live_files
-    from clapkit.search.store import open_store
+    from clapkit.search.store import FILE_FACTS, open_store
 
     store = open_store(index)
     indexed = live_files(store)
@@ -116,7 +116,7 @@ def index_info(index: Index, *, files: Flag = False, json: Json = False) -> None
         facts = segment.facts
         recall = "" if facts["kind"] == "exact" else f", recall@10 {facts['recall']:.3f} when built"
         print(f"{'segment':<15} {facts['n_spans']} windows, {facts['kind']}{recall}")
-    columns = [name for name in indexed if name not in ("size", "mtime_ns", "first_span", "n_spans")]
+    columns = [name for name in indexed if name not in FILE_FACTS]
     print(f"{'--where knows':<15} {', '.join([*columns, 'start_s', 'end_s'])}")
     if files:
         print("\n".join(indexed["path"]))

@@ -27,14 +27,14 @@ from clapkit.search.parts import (
     without_done,
     write_part,
 )
-from clapkit.search.store import BUILDING_FOLDER, Store
+from clapkit.search.store import BUILDING_FOLDER, FILE_FACTS, SPAN_COLUMNS, Store
 
 MOST_SEGMENTS = 8
 """More small ones are written as one."""
 MOST_REMOVED = 0.2
 """Part of the spans that may be removed before the index is written anew without them."""
 PLAN_FILE = "plan.json"
-OWN_COLUMNS = {"id", "file", "start_s", "end_s", "size", "mtime_ns", "first_span", "n_spans"}
+OWN_COLUMNS = {*SPAN_COLUMNS, *FILE_FACTS}
 
 Sounds = str | Path | Sequence[str | Path] | pd.DataFrame
 """A file or folder, several, or a table with ``path`` and columns of the user's."""
@@ -68,9 +68,8 @@ def list_sounds(sounds: Sounds) -> tuple[pd.DataFrame, list[str], list[str]]:
         named = [Path(sounds)] if isinstance(sounds, (str, Path)) else [Path(path) for path in sounds]
         if not named:
             raise AudioError("nothing to index; expected at least one file or folder.")
-        found = find_sounds(named)
-        bad_files = [f"{str(path)!r}: its name is not UTF-8; rename it." for path in found if not is_utf8(path)]
-        return file_table([path for path in found if is_utf8(path)]), [str(path.resolve()) for path in named], bad_files
+        files, bad_files = _table_of(find_sounds(named))
+        return files, [str(path.resolve()) for path in named], bad_files
     if "path" not in sounds or sounds.empty:
         raise AudioError(f"the table has no rows with a path; found columns {', '.join(map(str, sounds.columns))}.")
     if taken := OWN_COLUMNS & set(sounds.columns):
@@ -114,10 +113,10 @@ def update(store: Store, model: AudioTextModel, *, strict: bool) -> Changes:
     indexed = live_files(store)
     inside = [path for root in store.record["roots"] if Path(root).exists() for path in _sounds_in(Path(root))]
     present = [Path(path) for path in indexed["path"] if Path(path).exists()]
-    files = file_table([*inside, *present])
+    files, bad_names = _table_of([*inside, *present])
     vanished = set(indexed["path"]) - set(files["path"])
     own = [name for name in indexed if name not in OWN_COLUMNS]
-    return _replace(store, model, files.merge(indexed[own], "left", on="path"), vanished, [], strict=strict)
+    return _replace(store, model, files.merge(indexed[own], "left", on="path"), vanished, bad_names, strict=strict)
 
 
 def remove(store: Store, paths: Sequence[str | Path] = (), ids: Sequence[int] = ()) -> Changes:
@@ -169,10 +168,10 @@ def merge(store: Store, others: Sequence[Store]) -> None:
     _tidy(store)
 
 
-def compact(store: Store, kind: str | None = None) -> None:
+def compact(store: Store) -> None:
     """Write the index anew as one segment, without what was removed; ids stay."""
     parts = [store.read_segment(segment) for segment in store.segments]
-    segment, next_id = store.write_segment(parts, store.record["next_id"], kind)
+    segment, next_id = store.write_segment(parts, store.record["next_id"])
     store.commit([segment], np.zeros(0, np.int64), next_id)
 
 
@@ -275,6 +274,12 @@ def _ids_of(store: Store, paths: set[str]) -> np.ndarray:
         rows = np.flatnonzero(segment.files.whole(["path"])["path"].isin(paths))
         found.append(segment.ids[np.isin(segment.spans.whole(["file"])["file"], rows)])
     return np.concatenate(found)
+
+
+def _table_of(found: Sequence[Path]) -> tuple[pd.DataFrame, list[str]]:
+    """The file table of sounds, and a line for each whose name cannot be written into it."""
+    bad_names = [f"{str(path)!r}: its name is not UTF-8; rename it." for path in found if not is_utf8(path)]
+    return file_table([path for path in found if is_utf8(path)]), bad_names
 
 
 def _sounds_in(root: Path) -> list[Path]:

@@ -6,7 +6,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -24,6 +26,7 @@ DECODED_AHEAD = 16
 LONG_S = 120.0
 """Longer files are decoded and cut as they are encoded, and never lie in memory as a whole."""
 
+Item, Result = TypeVar("Item"), TypeVar("Result")
 Window = tuple[int, np.ndarray, int]
 """First sample, samples ``(n_channels, n_window_samples)``, and how many of them are sound."""
 
@@ -58,7 +61,7 @@ def encode_files(model: AudioTextModel, files: Sequence[Path], *, strict: bool =
     with progress_bar("Embedding", len(files)) as advance:
 
         def waveforms() -> Iterator[np.ndarray]:
-            for file, decoded in _decode_ahead(model, files):
+            for file, decoded in _done_ahead(model.load_waveform, files):
                 try:
                     waveform = decoded.result()
                 except AudioError as error:
@@ -74,17 +77,6 @@ def encode_files(model: AudioTextModel, files: Sequence[Path], *, strict: bool =
             result.clips.append((usable.popleft(), output))
             advance()
     return result
-
-
-def _decode_ahead(model: AudioTextModel, files: Sequence[Path]) -> Iterator[tuple[Path, Future[np.ndarray]]]:
-    with ThreadPoolExecutor() as pool:
-        ahead: deque[tuple[Path, Future[np.ndarray]]] = deque()
-        for file in files:
-            ahead.append((file, pool.submit(model.load_waveform, file)))
-            if len(ahead) > DECODED_AHEAD:
-                yield ahead.popleft()
-        while ahead:
-            yield ahead.popleft()
 
 
 def embed_part(
@@ -106,9 +98,11 @@ def embed_part(
     rate, places, bad_files = model.config.audio.sample_rate, [], {}
 
     def windows() -> Iterator[tuple[np.ndarray, int]]:
-        for row, (path, found) in enumerate(_windows_ahead(model, files["path"].tolist(), hop_s)):
+        cut = partial(_windows_of_short_file, model, hop_s)
+        for row, (path, short) in enumerate(_done_ahead(cut, files["path"].tolist())):
             try:
-                for start, window, n_valid in found:
+                found = short.result()
+                for start, window, n_valid in _stream(model, path, hop_s) if found is None else found:
                     places.append((row, start / rate, (start + n_valid) / rate))
                     yield window, n_valid
             except AudioError as error:
@@ -124,31 +118,19 @@ def embed_part(
     return Part(files, spans[good].reset_index(drop=True), kept, bad_files)
 
 
-def _windows_ahead(
-    model: AudioTextModel, paths: Sequence[str], hop_s: float
-) -> Iterator[tuple[str, Iterator[Window] | list[Window]]]:
-    """Each file with its windows, cut ahead of need by other threads unless it is long; bad files raise on reading."""
+def _done_ahead(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[Item, Future[Result]]]:
+    """Each item with its work, which other threads do ahead of need."""
     with ThreadPoolExecutor() as pool:
-        ahead: deque[tuple[str, Future[list[Window] | None]]] = deque()
-        for path in paths:
-            ahead.append((path, pool.submit(_windows_of_short_file, model, path, hop_s)))
+        ahead: deque[tuple[Item, Future[Result]]] = deque()
+        for item in items:
+            ahead.append((item, pool.submit(work, item)))
             if len(ahead) > DECODED_AHEAD:
-                yield _resolved(model, *ahead.popleft(), hop_s)
+                yield ahead.popleft()
         while ahead:
-            yield _resolved(model, *ahead.popleft(), hop_s)
+            yield ahead.popleft()
 
 
-def _resolved(
-    model: AudioTextModel, path: str, decoded: Future[list[Window] | None], hop_s: float
-) -> tuple[str, Iterator[Window]]:
-    def windows() -> Iterator[Window]:
-        short = decoded.result()
-        yield from _stream(model, path, hop_s) if short is None else short
-
-    return path, windows()
-
-
-def _windows_of_short_file(model: AudioTextModel, path: str, hop_s: float) -> list[Window] | None:
+def _windows_of_short_file(model: AudioTextModel, hop_s: float, path: str) -> list[Window] | None:
     """The windows of a file; None when it is long."""
     length_s = duration_s(Path(path))
     if length_s is None or length_s > LONG_S:

@@ -6,10 +6,7 @@ import numpy as np
 import pandas as pd
 
 from clapkit.errors import ClapkitError
-from clapkit.search.store import Segment
-
-OWN_COLUMNS = ("path", "start_s", "end_s")
-_HIDDEN = ("size", "mtime_ns", "first_span", "n_spans", "file", "id")
+from clapkit.search.store import FILE_FACTS, Segment
 
 
 def allowed_spans(segment: Segment, where: str) -> np.ndarray:
@@ -25,7 +22,7 @@ def allowed_spans(segment: Segment, where: str) -> np.ndarray:
     """
     files = segment.files.whole()
     spans = segment.spans.whole(["file", "start_s", "end_s"])
-    table = files.drop(columns=[name for name in _HIDDEN if name in files]).iloc[spans["file"]].reset_index(drop=True)
+    table = files.drop(columns=FILE_FACTS).iloc[spans["file"]].reset_index(drop=True)
     table = table.assign(start_s=spans["start_s"], end_s=spans["end_s"])
     try:
         holds = table.eval(where, engine="python")

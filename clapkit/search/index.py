@@ -17,10 +17,11 @@ from clapkit.model import AudioTextModel, load
 from clapkit.search import changes
 from clapkit.search.changes import Changes, Sounds
 from clapkit.search.nearest import Hit, allowed_masks, moments, nearest_windows
-from clapkit.search.parts import part_files
+from clapkit.search.parts import FILE_COLUMNS, part_files
 from clapkit.search.queries import query_vector
 from clapkit.search.store import (
     BUILDING_FOLDER,
+    FILE_FACTS,
     LOCK_FILE,
     RECORD_FILE,
     SEGMENTS_FOLDER,
@@ -67,7 +68,7 @@ class AudioIndex:
     @property
     def n_files(self) -> int:
         """Files with at least one window."""
-        return len(changes.live_files(self._store))
+        return self._store.n_files
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -235,7 +236,7 @@ class AudioIndex:
         tables = []
         for segment in self._store.segments:
             part = self._store.read_segment(segment)
-            files = part.files.drop(columns=["size", "mtime_ns"]).iloc[part.spans["file"]].reset_index(drop=True)
+            files = part.files.drop(columns=FILE_COLUMNS[1:]).iloc[part.spans["file"]].reset_index(drop=True)
             tables.append(pd.concat([part.spans.drop(columns="file"), files], axis=1).assign(vector=list(part.vectors)))
         return pd.concat(tables, ignore_index=True)
 
@@ -243,8 +244,7 @@ class AudioIndex:
         segment = self._store.segments[place]
         spans = segment.spans.rows(rows)
         files = segment.files.rows(spans["file"].to_numpy())
-        own = files.drop(columns=["size", "mtime_ns", "first_span", "n_spans"])
-        return pd.concat([spans.drop(columns="file"), own], axis=1)
+        return pd.concat([spans.drop(columns="file"), files.drop(columns=FILE_FACTS)], axis=1)
 
     @contextmanager
     def _changing(self) -> Iterator[None]:

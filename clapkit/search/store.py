@@ -22,7 +22,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from clapkit.errors import IndexMismatchError, StorageError
-from clapkit.search.parts import Part
+from clapkit.search.parts import FILE_COLUMNS, Part
 from clapkit.search.tables import Table, write_table
 from clapkit.search.vectors import (
     Vectors,
@@ -40,6 +40,8 @@ RECORD_FILE, LOCK_FILE = "index.json", "lock"
 SEGMENTS_FOLDER, BUILDING_FOLDER = "segments", "building"
 SPANS_FILE, FILES_FILE = "spans.parquet", "files.parquet"
 SPAN_COLUMNS = ["id", "file", "start_s", "end_s"]
+FILE_FACTS = [*FILE_COLUMNS[1:], "first_span", "n_spans"]
+"""What the index notes of each file beside its path; all other columns are the user's."""
 _NEEDED = ("checkpoint", "fingerprint", "embed_dim", "hop_s", "next_id", "segments", "removed", "generation")
 
 
@@ -97,6 +99,17 @@ class Store:
 
     def __len__(self) -> int:
         return sum(map(len, self.segments)) - len(self.removed)
+
+    @property
+    def n_files(self) -> int:
+        """Files with a window that counts; tables are read only where some were removed."""
+        n_files = 0
+        for segment in self.segments:
+            alive = self.live(segment)
+            n_files += (
+                segment.facts["n_files"] if alive is None else segment.spans.whole(["file"])["file"][alive].nunique()
+            )
+        return n_files
 
     def live(self, segment: Segment) -> np.ndarray | None:
         """``(n_spans,)`` bool of the spans that count; None when all do."""

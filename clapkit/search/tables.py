@@ -34,16 +34,10 @@ class Table:
             raise IndexMismatchError(
                 f"{file}: damaged ({str(error).splitlines()[0]}); build the index again."
             ) from None
-        self.file = file
         self._group = lru_cache(KEPT_GROUPS)(self._read_group)
 
     def __len__(self) -> int:
         return self._parquet.metadata.num_rows
-
-    @property
-    def columns(self) -> list[str]:
-        """Names of the columns."""
-        return list(self._parquet.schema_arrow.names)
 
     def rows(self, places: np.ndarray) -> pd.DataFrame:
         """The rows at ``(n,)`` places, in their order."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from clapkit.search.changes import live_files
 from clapkit.search.embed import embed_part
-from clapkit.search.parts import file_table
+from clapkit.search.parts import FILE_COLUMNS, file_table
 from clapkit.search.store import Store, open_store
 
 if TYPE_CHECKING:
@@ -30,13 +30,13 @@ def verify_index(index: AudioIndex, n_files: int) -> list[str]:
     problems = _problems_of_tables(store)
     indexed = live_files(store)
     now = file_table([Path(path) for path in indexed["path"]]).set_index("path")
-    for path, size, mtime_ns in indexed[["path", "size", "mtime_ns"]].itertuples(index=False):
+    for path, size, mtime_ns in indexed[FILE_COLUMNS].itertuples(index=False):
         if now.loc[path, "size"] < 0:
             problems.append(f"{path}: has vanished")
         elif (now.loc[path, "size"], now.loc[path, "mtime_ns"]) != (size, mtime_ns):
             problems.append(f"{path}: has changed since it was indexed")
     places = np.unique(np.linspace(0, len(indexed) - 1, min(n_files, len(indexed))).astype(int))
-    sampled = indexed.iloc[places][["path", "size", "mtime_ns"]].reset_index(drop=True)
+    sampled = indexed.iloc[places][FILE_COLUMNS].reset_index(drop=True)
     sampled = sampled[(now.loc[sampled["path"], "size"] >= 0).to_numpy()].reset_index(drop=True)
     return problems + _problems_of_vectors(index, sampled)
 

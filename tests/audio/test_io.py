@@ -13,6 +13,7 @@ import torch
 
 from clapkit.audio.io import encode_wav, find_sounds, load_waveform
 from clapkit.errors import AudioError
+from tests.conftest import write_aac
 
 RATE = 16_000
 FORMATS = {  # suffix: libsndfile's format and encoding
@@ -310,39 +311,23 @@ def test_real_recordings_of_every_format_decode_fully(real_data: Path) -> None:
 # The media extra
 
 
-def write_m4a(file: Path, samples: np.ndarray) -> Path:
-    """Write ``(n_channels, n_samples)`` as AAC."""
-    av = pytest.importorskip("av")
-    layout = {1: "mono", 2: "stereo"}[len(samples)]
-    with av.open(str(file), "w") as container:
-        try:
-            stream = container.add_stream("aac", rate=RATE, layout=layout)
-        except av.FFmpegError:
-            pytest.skip("this PyAV has no AAC encoder")
-        frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=layout)
-        frame.sample_rate = RATE
-        for part in (frame, None):
-            container.mux(stream.encode(part))
-    return file
-
-
 @pytest.mark.parametrize("suffix", [".m4a", ".mp4"])
 def test_media_files_decode_through_pyav(tmp_path: Path, suffix: str) -> None:
-    waveform = load_waveform(write_m4a(tmp_path / f"a{suffix}", tone(1000, 2.0)[None]), RATE)[0]
+    waveform = load_waveform(write_aac(tmp_path / f"a{suffix}", tone(1000, 2.0)[None]), RATE)[0]
     assert len(waveform) == pytest.approx(2 * RATE, rel=0.06)  # AAC pads to whole frames
     spectrum = np.abs(np.fft.rfft(waveform[RATE // 2 : RATE // 2 + RATE] * np.hanning(RATE)))
     assert spectrum.argmax() == 1000
 
 
 def test_media_files_keep_their_channels(tmp_path: Path) -> None:
-    file = write_m4a(tmp_path / "a.m4a", np.stack([tone(), 0 * tone()]))
+    file = write_aac(tmp_path / "a.m4a", np.stack([tone(), 0 * tone()]))
     left, right = load_waveform(file, RATE, n_channels=2)
     assert np.abs(left).max() > 0.3
     assert np.abs(right).max() < 0.01
 
 
 def test_a_cut_media_file_is_named(tmp_path: Path) -> None:
-    file = write_m4a(tmp_path / "a.m4a", tone(440, 4.0)[None])
+    file = write_aac(tmp_path / "a.m4a", tone(440, 4.0)[None])
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     error_of(file, file)
 

@@ -16,6 +16,7 @@ from clapkit.audio.stream import stream_waveform, stream_windows
 from clapkit.audio.windows import cut_windows
 from clapkit.config import AudioConfig
 from clapkit.errors import AudioError, ConfigError
+from tests.conftest import write_aac
 
 RATE = 16_000
 FORMATS = {  # name: libsndfile's format and encoding
@@ -121,22 +122,6 @@ def test_media_files_stream_as_loaded(tmp_path: Path, suffix: str) -> None:
         assert_streams_as_loaded(file, rate)
         assert_streams_as_loaded(file, rate, n_channels=2)
     assert len(list(stream_waveform(file, RATE, block_s=1.0))) in (5, 6)
-
-
-def write_aac(file: Path, samples: np.ndarray) -> Path:
-    """Write ``(n_channels, n_samples)`` as AAC, bare or in the container of the suffix."""
-    av = pytest.importorskip("av")
-    layout = {1: "mono", 2: "stereo"}[len(samples)]
-    with av.open(str(file), "w", format="adts" if file.suffix == ".aac" else None) as container:
-        try:
-            stream = container.add_stream("aac", rate=RATE, layout=layout)
-        except av.FFmpegError:
-            pytest.skip("this PyAV has no AAC encoder")
-        frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=layout)
-        frame.sample_rate = RATE
-        for part in (frame, None):
-            container.mux(stream.encode(part))
-    return file
 
 
 def test_bare_aac_is_not_taken_for_a_cut_file(tmp_path: Path) -> None:
