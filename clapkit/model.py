@@ -246,6 +246,11 @@ class AudioTextModel:
         """Encode decoded clips ``(n_channels, n_samples)`` at the model's rate, one output each, in order."""
         return encode_clips(self.clap, waveforms, self.dtype)
 
+    @property
+    def origin(self) -> str:
+        """What another process gives to :func:`load`: its name, or the absolute path of the folder it came from."""
+        return str(Path(self.name).resolve()) if Path(self.name).exists() else self.name
+
     def load_waveform(self, sound: Any, sample_rate: int | None = None) -> np.ndarray:
         """Decode one sound to ``(n_channels, n_samples)`` float32 at the model's rate."""
         audio = self.config.audio

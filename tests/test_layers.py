@@ -26,6 +26,8 @@ LAYERS = {  # layer: its rooms; a file imports from its own room or from a lower
 HOMES = {  # library: the only places that may import it; the command line may name pandas for type checkers
     "faiss": ["search/vectors.py"],
     "pyarrow": ["search/"],
+    "ray": ["search/engines.py"],
+    "lancedb": ["search/export.py"],
     "matplotlib": ["evaluation/plots/"],
     "soundfile": ["audio/io.py"],
     "soxr": ["audio/io.py"],

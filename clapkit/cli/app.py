@@ -29,6 +29,8 @@ COMMANDS = {
     "index-remove": ("clapkit.cli.search:index_remove", "Take sounds out of an index."),
     "index-info": ("clapkit.cli.search:index_info", "What an index holds and which model made it."),
     "index-verify": ("clapkit.cli.search:index_verify", "Check that an index is whole."),
+    "index-export": ("clapkit.cli.embed:index_export", "Write an index for other programs: Parquet, LanceDB."),
+    "embed": ("clapkit.cli.embed:embed", "Write the vectors of sounds into a Parquet file."),
     "datasets": ("clapkit.cli.inspect:datasets", "What is known, where it is looked for, how to get it."),
     "convert": ("clapkit.cli.convert:convert", "Write a published checkpoint as a clapkit folder."),
     "join": ("clapkit.cli.convert:join", "Make one model of several trained apart."),

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from clapkit.cli.output import note
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from clapkit.model import AudioTextModel
 
 Flag = Annotated[bool, Parameter(negative="")]
@@ -23,6 +26,14 @@ Checkpoint = Annotated[
 Device = Annotated[str, Parameter(help="auto (a GPU when there is one), cpu or cuda.")]
 Precision = Annotated[
     Literal["float32", "bf16", "auto"], Parameter(help="Of the towers; bf16 is faster where the hardware has it.")
+]
+Metadata = Annotated[
+    Path | None,
+    Parameter(help="CSV with path and columns of your own, by which --where filters; only its files are taken."),
+]
+Engine = Annotated[
+    Literal["local", "ray"],
+    Parameter(help="Who embeds: this machine, or a Ray cluster, whose machines see the same paths."),
 ]
 Tokenizer = Annotated[
     Path | None, Parameter(help="Folder of the tokenizer, for a published checkpoint that holds none.")
@@ -38,3 +49,13 @@ def load_model(
     model = load(checkpoint, device=device, precision=precision, tokenizer=tokenizer)
     note(f"checkpoint {checkpoint} on {model.device}")
     return model
+
+
+def named_sounds(paths: Sequence[Path], metadata: Path | None) -> list[Path] | pd.DataFrame:
+    """The sounds that a command shall take; the paths in a CSV are relative to its folder."""
+    if metadata is None:
+        return list(paths)
+    from clapkit.data.manifest import read_csv
+
+    table: Any = read_csv(metadata, ("path",))
+    return table.assign(path=[str(metadata.parent / path) for path in table["path"]])

@@ -4,32 +4,39 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from clapkit.cli.options import Checkpoint, Device, Flag, Json, Overwrite, Precision, Strict, Tokenizer, load_model
+from clapkit.cli.options import (
+    Checkpoint,
+    Device,
+    Engine,
+    Flag,
+    Json,
+    Metadata,
+    Overwrite,
+    Precision,
+    Strict,
+    Tokenizer,
+    load_model,
+    named_sounds,
+)
 from clapkit.cli.output import note, print_json, report_bad_files
 from clapkit.errors import ClapkitError
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from clapkit.search.changes import Changes
     from clapkit.search.index import AudioIndex
 
-Metadata = Annotated[
-    Path | None,
-    Parameter(help="CSV with path and columns of your own, by which --where filters; only its files are taken."),
-]
 Index = Annotated[Path, Parameter(help="Folder written by clapkit index.")]
 OwnCheckpoint = Annotated[str | None, Parameter(help="The checkpoint that made the index, if it has moved since.")]
 
 
 def index(
     *paths: Path, output: Path, checkpoint: Checkpoint = "base", metadata: Metadata = None, overlap: float = 0.5,
-    kind: Literal["exact", "hnsw", "ivfpq"] | None = None, strict: Strict = False, overwrite: Overwrite = False,
-    device: Device = "auto", precision: Precision = "float32",
+    kind: Literal["exact", "hnsw", "ivfpq"] | None = None, engine: Engine = "local", strict: Strict = False,
+    overwrite: Overwrite = False, device: Device = "auto", precision: Precision = "float32",
 ) -> None:  # fmt: skip
     """Make sounds searchable; killed, the same command goes on where it stopped.
 
@@ -45,16 +52,18 @@ def index(
         raise ClapkitError("nothing to index; expected clapkit index PATH ... --output INDEX.")
     refuse_other(output, overwrite=overwrite)
     model = load_model(checkpoint, device, precision)
-    sounds = list(paths) if metadata is None else _read_metadata(metadata)
-    built = AudioIndex.build(model, sounds, output, strict=strict, overlap=overlap, kind=kind, overwrite=overwrite)
+    built = AudioIndex.build(
+        model, named_sounds(paths, metadata), output, strict=strict, overlap=overlap, kind=kind, engine=engine,
+        overwrite=overwrite,
+    )  # fmt: skip
     report_bad_files(built.bad_files, built.n_files + len(built.bad_files))
     _note_recall(built)
     print(f'{built.n_files} files in {output}; try: clapkit search "a dog barking" --index {output}')
 
 
 def index_add(
-    index: Index, *paths: Path, metadata: Metadata = None, strict: Strict = False, checkpoint: OwnCheckpoint = None,
-    device: Device = "auto", precision: Precision = "float32",
+    index: Index, *paths: Path, metadata: Metadata = None, engine: Engine = "local", strict: Strict = False,
+    checkpoint: OwnCheckpoint = None, device: Device = "auto", precision: Precision = "float32",
 ) -> None:  # fmt: skip
     """Put more sounds into an index.
 
@@ -64,7 +73,7 @@ def index_add(
     if not paths and metadata is None:
         raise ClapkitError("nothing to add; expected clapkit index-add INDEX PATH ...")
     opened = _open(index, checkpoint, device, precision)
-    _report(opened, opened.add(list(paths) if metadata is None else _read_metadata(metadata), strict=strict))
+    _report(opened, opened.add(named_sounds(paths, metadata), strict=strict, engine=engine))
 
 
 def index_update(
@@ -201,11 +210,3 @@ def _note_recall(opened: AudioIndex) -> None:
     for segment in opened.facts["segments"]:
         if segment["kind"] != "exact":
             note(f"{segment['n_spans']} windows as {segment['kind']}: recall@10 {segment['recall']:.3f}")
-
-
-def _read_metadata(file: Path) -> pd.DataFrame:
-    """A CSV with ``path``, relative to its folder."""
-    from clapkit.data.manifest import read_csv
-
-    table: Any = read_csv(file, ("path",))
-    return table.assign(path=[str(file.parent / path) for path in table["path"]])

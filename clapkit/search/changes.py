@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,26 +13,14 @@ import pandas as pd
 from clapkit.audio.io import find_sounds
 from clapkit.errors import AudioError, IndexMismatchError
 from clapkit.model import AudioTextModel
-from clapkit.progress import progress_bar
-from clapkit.search.embed import embed_part
-from clapkit.search.parts import (
-    FILE_COLUMNS,
-    Part,
-    file_table,
-    in_parts,
-    is_utf8,
-    part_files,
-    read_part,
-    without_done,
-    write_part,
-)
+from clapkit.search.building import embed_in_parts, only_files, require_windows
+from clapkit.search.parts import FILE_COLUMNS, Part, file_table, is_utf8
 from clapkit.search.store import BUILDING_FOLDER, FILE_FACTS, SPAN_COLUMNS, Store
 
 MOST_SEGMENTS = 8
 """More small ones are written as one."""
 MOST_REMOVED = 0.2
 """Part of the spans that may be removed before the index is written anew without them."""
-PLAN_FILE = "plan.json"
 OWN_COLUMNS = {*SPAN_COLUMNS, *FILE_FACTS}
 
 Sounds = str | Path | Sequence[str | Path] | pd.DataFrame
@@ -79,21 +66,24 @@ def list_sounds(sounds: Sounds) -> tuple[pd.DataFrame, list[str], list[str]]:
     return files.merge(own, on="path"), [], []
 
 
-def build(store: Store, model: AudioTextModel, sounds: Sounds, *, strict: bool, kind: str | None) -> Changes:
+def build(
+    store: Store, model: AudioTextModel, sounds: Sounds, *, strict: bool, kind: str | None, engine: str
+) -> Changes:
     """Make these sounds the whole index.
 
     Raises:
         AudioError: no file was usable, or a bad file when strict.
     """
     files, roots, bad_names = list_sounds(sounds)
-    parts, bad_files = _embedded(store, model, files, bad_names, strict=strict)
+    parts, bad_files = _embedded(store, model, files, bad_names, strict=strict, engine=engine)
+    _require_windows(store, parts, bad_files)
     segment, next_id = store.write_segment(parts, store.record["next_id"], kind)
     store.commit([segment], np.zeros(0, np.int64), next_id, roots=roots)
     _forget_building(store)
     return Changes(n_added=segment.facts["n_files"], bad_files=bad_files)
 
 
-def add(store: Store, model: AudioTextModel, sounds: Sounds, *, strict: bool) -> Changes:
+def add(store: Store, model: AudioTextModel, sounds: Sounds, *, strict: bool, engine: str) -> Changes:
     """Embed what is new or changed among these sounds; what is there already stays.
 
     Raises:
@@ -101,7 +91,8 @@ def add(store: Store, model: AudioTextModel, sounds: Sounds, *, strict: bool) ->
     """
     files, roots, bad_names = list_sounds(sounds)
     kept = [root for root in roots if root not in store.record["roots"]]
-    return _replace(store, model, files, set(), bad_names, strict=strict, roots=[*store.record["roots"], *kept])
+    roots = [*store.record["roots"], *kept]
+    return _replace(store, model, files, set(), bad_names, strict=strict, engine=engine, roots=roots)
 
 
 def update(store: Store, model: AudioTextModel, *, strict: bool) -> Changes:
@@ -157,7 +148,7 @@ def merge(store: Store, others: Sequence[Store]) -> None:
                 )
         for segment in other.segments:
             whole = other.read_segment(segment)
-            part = _only(whole, set(whole.files["path"]) - known)
+            part = only_files(whole, set(whole.files["path"]) - known)
             known |= set(part.files["path"])
             parts.append(Part(part.files, part.spans.drop(columns="id"), part.vectors, {}))
     parts = [part for part in parts if len(part.spans)]
@@ -190,7 +181,7 @@ def live_files(store: Store) -> pd.DataFrame:
 
 def _replace(
     store: Store, model: AudioTextModel, files: pd.DataFrame, vanished: set[str], bad_names: list[str], *,
-    strict: bool, roots: list[str] | None = None,
+    strict: bool, engine: str = "local", roots: list[str] | None = None,
 ) -> Changes:  # fmt: skip
     """Embed files that the index does not hold as they are, and drop what they replace, in one step."""
     indexed = live_files(store)
@@ -199,7 +190,9 @@ def _replace(
     changed = set(new["path"]) & set(indexed["path"])
     segments, next_id, bad_files = store.segments, store.record["next_id"], bad_names
     if len(new):
-        parts, bad_files = _embedded(store, model, new, bad_names, strict=strict, needed=not len(indexed))
+        parts, bad_files = _embedded(store, model, new, bad_names, strict=strict, engine=engine)
+        if not len(indexed):
+            _require_windows(store, parts, bad_files)
         if any(len(part.spans) for part in parts):
             segment, next_id = store.write_segment(parts, next_id)
             segments = [*segments, segment]
@@ -212,59 +205,14 @@ def _replace(
 
 
 def _embedded(
-    store: Store,
-    model: AudioTextModel,
-    files: pd.DataFrame,
-    bad_names: list[str],
-    *,
-    strict: bool,
-    needed: bool = True,
-) -> tuple[list[Part], list[str]]:
-    """Embed what no earlier attempt did, and give all wanted files in parts, with the reasons of the bad ones."""
+    store: Store, model: AudioTextModel, files: pd.DataFrame, bad_names: list[str], *, strict: bool, engine: str,
+) -> tuple[list[Part], list[str]]:  # fmt: skip
+    """Embed files in the index's folder, where a killed attempt left what it had."""
     if strict and bad_names:
         raise AudioError(bad_names[0])
     folder = store.folder / BUILDING_FOLDER
-    plan = json.dumps({"fingerprint": store.record["fingerprint"], "hop_s": store.record["hop_s"]})
-    if folder.exists() and (not (folder / PLAN_FILE).exists() or (folder / PLAN_FILE).read_text() != plan):
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / PLAN_FILE).write_text(plan)
-    missing = without_done(files, folder)
-    with progress_bar("Embedding", len(files)) as advance:
-        advance(len(files) - len(missing))
-        for some in in_parts(missing):
-            write_part(embed_part(model, some, store.record["hop_s"], advance, strict=strict), folder)
-    parts, bad_files = [], {}
-    for part in _wanted_parts(folder, files):
-        parts.append(part)
-        bad_files |= part.bad_files
-    if needed and not any(len(part.spans) for part in parts):
-        _forget_building(store)
-        first = next(iter([*bad_names, *bad_files.values()]), "nothing was found")
-        n_files = len(files) + len(bad_names)
-        raise AudioError(f"none of the {n_files} file(s) could be used; the first problem: {first}")
-    return parts, [*bad_names, *bad_files.values()]
-
-
-def _wanted_parts(folder: Path, files: pd.DataFrame) -> Iterator[Part]:
-    """The finished parts with their files that are wanted as they are now, and with the user's columns."""
-    for file in part_files(folder):
-        part = read_part(file)
-        wanted = part.files.merge(files, "left", on=FILE_COLUMNS, indicator="found")
-        keep = set(part.files["path"][wanted["found"].eq("both").to_numpy()])
-        bad = {path: why for path, why in part.bad_files.items() if path in keep}
-        named = Part(wanted.drop(columns="found"), part.spans, part.vectors, bad)
-        yield _only(named, keep - set(bad))
-
-
-def _only(part: Part, paths: set[str]) -> Part:
-    """A part with these files alone."""
-    keep = part.files["path"].isin(paths).to_numpy(dtype=bool)
-    place = np.where(keep, np.cumsum(keep) - 1, -1)
-    of_span = place[part.spans["file"]]
-    rows = np.flatnonzero(of_span >= 0)
-    spans = part.spans.iloc[rows].assign(file=of_span[rows]).reset_index(drop=True)
-    return Part(part.files[keep].reset_index(drop=True), spans, part.vectors[rows], part.bad_files)
+    parts, bad_files = embed_in_parts(model, files, store.record["hop_s"], folder, strict=strict, engine=engine)
+    return parts, [*bad_names, *bad_files]
 
 
 def _ids_of(store: Store, paths: set[str]) -> np.ndarray:
@@ -293,6 +241,14 @@ def _tidy(store: Store) -> None:
     total = sum(map(len, store.segments))
     if len(store) and (len(store.segments) > MOST_SEGMENTS or len(store.removed) > MOST_REMOVED * total):
         compact(store)
+
+
+def _require_windows(store: Store, parts: list[Part], bad_files: list[str]) -> None:
+    try:
+        require_windows(parts, bad_files)
+    except AudioError:
+        _forget_building(store)
+        raise
 
 
 def _forget_building(store: Store) -> None:

@@ -15,7 +15,7 @@ import pandas as pd
 
 from clapkit.audio.io import duration_s
 from clapkit.audio.stream import stream_waveform, stream_windows
-from clapkit.errors import AudioError
+from clapkit.errors import AudioError, ClapkitError
 from clapkit.model import AudioTextModel
 from clapkit.models.inference import ClipOutput, encode_windows
 from clapkit.progress import progress_bar
@@ -23,6 +23,8 @@ from clapkit.search.parts import Part
 
 DECODED_AHEAD = 16
 """Clips decoded before the model asks for them; it bounds memory."""
+OVERLAP = 0.5
+"""Part of a window that the next one hears too."""
 LONG_S = 120.0
 """Longer files are decoded and cut as they are encoded, and never lie in memory as a whole."""
 
@@ -77,6 +79,17 @@ def encode_files(model: AudioTextModel, files: Sequence[Path], *, strict: bool =
             result.clips.append((usable.popleft(), output))
             advance()
     return result
+
+
+def window_hop_s(model: AudioTextModel, overlap: float) -> float:
+    """Seconds between the starts of two windows.
+
+    Raises:
+        ClapkitError: the overlap makes no sense.
+    """
+    if not 0 <= overlap <= 0.9:
+        raise ClapkitError(f"overlap {overlap:g}: expected a part of a window from 0 to 0.9.")
+    return model.config.audio.window_s * (1 - overlap)
 
 
 def embed_part(

@@ -16,6 +16,7 @@ from clapkit.errors import ClapkitError, IndexMismatchError, StorageError
 from clapkit.model import AudioTextModel, load
 from clapkit.search import changes
 from clapkit.search.changes import Changes, Sounds
+from clapkit.search.embed import OVERLAP, window_hop_s
 from clapkit.search.nearest import Hit, allowed_masks, moments, nearest_windows
 from clapkit.search.parts import FILE_COLUMNS, part_files
 from clapkit.search.queries import query_vector
@@ -33,9 +34,6 @@ from clapkit.search.store import (
 )
 from clapkit.search.vectors import KINDS
 from clapkit.storage import replacing_folder
-
-OVERLAP = 0.5
-"""Part of a window that the next one hears too."""
 
 
 class AudioIndex:
@@ -78,7 +76,7 @@ class AudioIndex:
     @classmethod
     def build(
         cls, model: AudioTextModel, sounds: Sounds, output: str | Path | None = None, *, strict: bool = False,
-        overlap: float = OVERLAP, kind: str | None = None, overwrite: bool = False,
+        overlap: float = OVERLAP, kind: str | None = None, engine: str = "local", overwrite: bool = False,
     ) -> AudioIndex:  # fmt: skip
         """Embed files and folders; bad files are skipped and listed in ``bad_files``.
 
@@ -92,27 +90,26 @@ class AudioIndex:
             strict: make any bad file an error.
             overlap: part of a window that the next one hears too, from 0 to 0.9.
             kind: ``exact``, ``hnsw`` or ``ivfpq``; None chooses by size and memory.
+            engine: ``local``, or ``ray`` for a cluster, see :func:`clapkit.search.engines.embed_on_ray`.
             overwrite: replace an index that is there; it can be searched until the new one is complete.
 
         Raises:
             AudioError: a path does not exist, a folder holds no sound, no file was usable, or a bad file when strict.
             StorageError: ``output`` exists and ``overwrite`` is off, or it is something else.
         """
-        if not 0 <= overlap <= 0.9:
-            raise ClapkitError(f"overlap {overlap:g}: expected a part of a window from 0 to 0.9.")
         if kind is not None and kind not in KINDS:
             raise ClapkitError(f"kind '{kind}': unknown; expected one of {', '.join(KINDS)}.")
+        hop_s = window_hop_s(model, overlap)
         temporary = tempfile.TemporaryDirectory(prefix="clapkit-index-") if output is None else None
         folder = Path(output if temporary is None else temporary.name)
         if temporary is None:
             refuse_other(folder, overwrite=overwrite)
-        hop_s = model.config.audio.window_s * (1 - overlap)
         existed = folder.exists()
         try:
             with changing(folder):
-                store = create_store(folder, _name_of(model), model.fingerprint, model.embed_dim, hop_s)
+                store = create_store(folder, model.origin, model.fingerprint, model.embed_dim, hop_s)
                 index = cls(model, store, temporary)
-                index._note(changes.build(store, model, sounds, strict=strict, kind=kind))
+                index._note(changes.build(store, model, sounds, strict=strict, kind=kind, engine=engine))
         finally:
             if not existed and not (folder / RECORD_FILE).exists() and not part_files(folder / BUILDING_FOLDER):
                 shutil.rmtree(folder, ignore_errors=True)  # nothing came of it
@@ -150,10 +147,10 @@ class AudioIndex:
             left_out = shutil.ignore_patterns(LOCK_FILE, BUILDING_FOLDER)
             shutil.copytree(self.folder, partial, ignore=left_out, dirs_exist_ok=True)
 
-    def add(self, sounds: Sounds, *, strict: bool = False) -> Changes:
+    def add(self, sounds: Sounds, *, strict: bool = False, engine: str = "local") -> Changes:
         """Embed what is new or changed among these sounds; arguments and errors as in :meth:`build`."""
         with self._changing():
-            return self._note(changes.add(self._store, self.model, sounds, strict=strict))
+            return self._note(changes.add(self._store, self.model, sounds, strict=strict, engine=engine))
 
     def update(self, *, strict: bool = False) -> Changes:
         """Look again at the folders it was made of: embed new and changed files, drop vanished ones."""
@@ -286,10 +283,6 @@ def _is_unfinished(folder: Path) -> bool:
     names = {each.name for each in folder.iterdir()}
     own = {LOCK_FILE, BUILDING_FOLDER, SEGMENTS_FOLDER, f".{RECORD_FILE}"}
     return names == {LOCK_FILE} or (BUILDING_FOLDER in names and names <= own)
-
-
-def _name_of(model: AudioTextModel) -> str:
-    return str(Path(model.name).resolve()) if Path(model.name).exists() else model.name
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

@@ -62,12 +62,13 @@ def file_table(files: Sequence[Path]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=FILE_COLUMNS).drop_duplicates("path", ignore_index=True)
 
 
-def in_parts(files: pd.DataFrame) -> Iterator[pd.DataFrame]:
-    """Cut a file table into tables of at most :data:`PART_FILES` files and about :data:`PART_BYTES` bytes."""
+def in_parts(files: pd.DataFrame, most_files: int | None = None) -> Iterator[pd.DataFrame]:
+    """Cut a file table into tables of ``most_files`` files (:data:`PART_FILES`) or about :data:`PART_BYTES` bytes."""
+    most_files = most_files or PART_FILES
     start = n_bytes = 0
     for row, size in enumerate(files["size"].clip(lower=0)):
         n_bytes += int(size)
-        if n_bytes >= PART_BYTES or row + 1 - start == PART_FILES or row + 1 == len(files):
+        if n_bytes >= PART_BYTES or row + 1 - start == most_files or row + 1 == len(files):
             yield files.iloc[start : row + 1].reset_index(drop=True)
             start, n_bytes = row + 1, 0
 

@@ -17,8 +17,9 @@ import pytest
 import clapkit
 from clapkit.errors import AudioError, ClapkitError, IndexMismatchError, StorageError
 from clapkit.model import AudioTextModel
-from clapkit.search import changes
+from clapkit.search import engines
 from clapkit.search import store as store_module
+from clapkit.search.changes import MOST_SEGMENTS, Changes
 from clapkit.search.index import AudioIndex
 from clapkit.search.parts import Part
 from clapkit.search.store import changing
@@ -67,7 +68,7 @@ def test_adding_embeds_what_is_new_and_keeps_ids(index: AudioIndex, folder: Path
     assert (done.n_added, done.n_changed, done.n_removed) == (1, 0, 0)
     assert ids(index).items() >= before.items()
     assert len(set(ids(index).values())) == 7
-    assert index.add(folder) == changes.Changes()
+    assert index.add(folder) == Changes()
 
 
 def test_updating_follows_the_folder(index: AudioIndex, folder: Path) -> None:
@@ -91,9 +92,9 @@ def test_only_new_and_changed_files_are_embedded(
     index: AudioIndex, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     embedded = []
-    real = changes.embed_part
+    real = engines.embed_part
     monkeypatch.setattr(
-        changes,
+        engines,
         "embed_part",
         lambda model, files, *a, **k: embedded.extend(files["path"]) or real(model, files, *a, **k),
     )
@@ -140,7 +141,7 @@ def test_many_changes_are_written_as_one_segment_and_ids_stay(index: AudioIndex,
         write(folder / "more" / f"more-{number}.wav", 300.0 + 90 * number)
         index.add(folder)
         kept = ids(index)
-    assert len(index.facts["segments"]) <= changes.MOST_SEGMENTS
+    assert len(index.facts["segments"]) <= MOST_SEGMENTS
     assert ids(index) == kept
     assert len(list((index.folder / "segments").iterdir())) == len(index.facts["segments"])
     index.remove([folder / "a", folder / "b"])
@@ -293,7 +294,7 @@ def run_and_die(work: Callable[[], object], moment: int) -> bool:
         return call
 
     try:
-        for module, names in ((changes, ("embed_part", "write_part")), (store_module, WRITES), (shutil, ("rmtree",))):
+        for module, names in ((engines, ("embed_part", "write_part")), (store_module, WRITES), (shutil, ("rmtree",))):
             for name in names:
                 setattr(module, name, dying(getattr(module, name)))
         work()
@@ -309,7 +310,7 @@ WRITES = ("write_table", "save_vectors", "write_record")
 def test_a_kill_at_any_moment_leaves_the_old_index_or_the_new_one(
     kind: str, tiny_model: AudioTextModel, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(changes, "embed_part", made_up)
+    monkeypatch.setattr(engines, "embed_part", made_up)
     monkeypatch.setattr("clapkit.search.parts.PART_FILES", 2)
     old = tmp_path / "old"
     if kind != "build":
@@ -353,7 +354,7 @@ def test_a_killed_build_embeds_only_what_is_missing(
     tiny_model: AudioTextModel, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("clapkit.search.parts.PART_FILES", 2)
-    real, embedded = changes.embed_part, []
+    real, embedded = engines.embed_part, []
 
     def stopping(model: AudioTextModel, files: pd.DataFrame, *rest: object, **options: object):
         if len(embedded) == 4:
@@ -361,13 +362,13 @@ def test_a_killed_build_embeds_only_what_is_missing(
         embedded.extend(files["path"])
         return real(model, files, *rest, **options)
 
-    monkeypatch.setattr(changes, "embed_part", stopping)
+    monkeypatch.setattr(engines, "embed_part", stopping)
     with pytest.raises(KeyboardInterrupt):
         AudioIndex.build(tiny_model, folder, tmp_path / "index")
     write(Path(embedded[0]), 5_000)  # changed since: it is embedded again
     first, embedded[:] = list(embedded), []
     monkeypatch.setattr(
-        changes,
+        engines,
         "embed_part",
         lambda model, files, *a, **k: embedded.extend(files["path"]) or real(model, files, *a, **k),
     )
