@@ -157,7 +157,7 @@ def mix_channels(waveform: np.ndarray, n_channels: int) -> np.ndarray:
     """``(any, n_samples)`` → ``(n_channels, n_samples)``: the mean for mono; stereo stays, the rest is doubled mono."""
     if waveform.shape[0] == n_channels:
         return waveform
-    mono = waveform.mean(axis=0, keepdims=True)
+    mono = (sum(waveform[1:], start=waveform[0]) / len(waveform))[None]  # a mean along interleaved channels is slow
     return mono if n_channels == 1 else np.repeat(mono, n_channels, axis=0)
 
 

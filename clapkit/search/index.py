@@ -219,14 +219,8 @@ class AudioIndex:
         scores, segments, rows = nearest_windows(self._store, vectors, k, allowed_masks(self._store, where))
         asked, _ = np.nonzero(rows >= 0)
         scores, segments, rows = scores[rows >= 0], segments[rows >= 0], rows[rows >= 0]
-        parts = [self._described(place, rows[segments == place]) for place in np.unique(segments)]
-        order = np.concatenate(
-            [np.flatnonzero(segments == place) for place in np.unique(segments)] or [np.zeros(0, int)]
-        )
-        found = pd.concat(parts).iloc[np.argsort(order)].reset_index(drop=True) if parts else pd.DataFrame()
-        found.insert(0, "query", asked)
-        found.insert(1, "score", scores)
-        return found
+        found = self._described(segments, rows)
+        return pd.DataFrame({"query": asked, "score": scores, **found}, copy=False)
 
     def to_pandas(self) -> pd.DataFrame:
         """A row per window: ``id``, ``path``, ``start_s``, ``end_s``, the user's columns, and ``vector``."""
@@ -237,11 +231,19 @@ class AudioIndex:
             tables.append(pd.concat([part.spans.drop(columns="file"), files], axis=1).assign(vector=list(part.vectors)))
         return pd.concat(tables, ignore_index=True)
 
-    def _described(self, place: int, rows: np.ndarray) -> pd.DataFrame:
-        segment = self._store.segments[place]
-        spans = segment.spans.rows(rows)
-        files = segment.files.rows(spans["file"].to_numpy())
-        return pd.concat([spans.drop(columns="file"), files.drop(columns=FILE_FACTS)], axis=1)
+    def _described(self, segments: np.ndarray, rows: np.ndarray) -> pd.DataFrame:
+        """What is known of windows: ``id``, ``start_s``, ``end_s``, ``path`` and the user's columns."""
+        tables, order = [], []
+        for place in np.unique(segments):
+            segment = self._store.segments[place]
+            order.append(np.flatnonzero(segments == place))
+            spans = segment.spans.rows(rows[order[-1]])
+            files = segment.files.rows(spans["file"].to_numpy())
+            own = [name for name in files.columns if name not in FILE_FACTS]
+            tables.append(pd.DataFrame({**spans[["id", "start_s", "end_s"]], **files[own]}, copy=False))
+        if len(tables) < 2:
+            return tables[0] if tables else pd.DataFrame()
+        return pd.concat(tables).take(np.argsort(np.concatenate(order))).reset_index(drop=True)
 
     @contextmanager
     def _changing(self) -> Iterator[None]:

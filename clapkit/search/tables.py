@@ -43,11 +43,13 @@ class Table:
         """The rows at ``(n,)`` places, in their order."""
         places = np.asarray(places, dtype=np.int64)
         groups = places // GROUP_ROWS
-        parts = [self._group(group).iloc[places[groups == group] % GROUP_ROWS] for group in np.unique(groups)]
-        if not parts:
+        if not len(places):
             return self._parquet.schema_arrow.empty_table().to_pandas()
+        if (groups == groups[0]).all():
+            return self._group(groups[0]).take(places % GROUP_ROWS).reset_index(drop=True)
+        parts = [self._group(group).take(places[groups == group] % GROUP_ROWS) for group in np.unique(groups)]
         order = np.concatenate([np.flatnonzero(groups == group) for group in np.unique(groups)])
-        return pd.concat(parts).iloc[np.argsort(order)].reset_index(drop=True)
+        return pd.concat(parts).take(np.argsort(order)).reset_index(drop=True)
 
     def whole(self, columns: list[str] | None = None) -> pd.DataFrame:
         """All rows."""

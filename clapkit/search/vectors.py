@@ -25,6 +25,7 @@ CANDIDATES = 10
 """Times ``k`` vectors are proposed, and ranked exactly."""
 N_TUNING_QUERIES = 500
 TRAINING_VECTORS_PER_LIST = 64
+PQ_ITERATIONS = 10
 NO_PLACE = -1
 
 
@@ -75,8 +76,9 @@ class Vectors:
         if self.fast is None or few or n_proposed >= n_allowed:
             scores, places = self.exact.search(queries, n_found, params=_parameters(allowed))
         else:
-            _, proposed = self.fast.search(queries, n_proposed, params=self._fast_parameters(allowed, n_proposed))
-            scores, places = self._ranked(queries, proposed, n_found)
+            proposing = self._fast_parameters(allowed, n_proposed)
+            options = faiss.IndexRefineSearchParameters(k_factor=CANDIDATES, base_index_params=proposing)
+            scores, places = faiss.IndexRefine(self.fast, self.exact).search(queries, n_found, params=options)
         missing = ((0, 0), (0, k - n_found))
         scores[places == NO_PLACE] = -np.inf
         return np.pad(scores, missing, constant_values=-np.inf), np.pad(places, missing, constant_values=NO_PLACE)
@@ -88,14 +90,6 @@ class Vectors:
     def all_rows(self) -> np.ndarray:
         """``(n_vectors, dim)`` float32."""
         return self.exact.reconstruct_n(0, len(self))
-
-    def _ranked(self, queries: np.ndarray, proposed: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        known = proposed.clip(min=0)
-        vectors = self.rows(known.ravel()).reshape(*proposed.shape, -1)  # (n_queries, n_proposed, dim)
-        scores = np.einsum("qd,qpd->qp", queries, vectors)
-        scores[proposed == NO_PLACE] = -np.inf
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        return np.take_along_axis(scores, best, axis=1), np.take_along_axis(proposed, best, axis=1)
 
     def _fast_parameters(self, allowed: np.ndarray | None, n_proposed: int) -> faiss.SearchParameters:
         options = {} if allowed is None else {"sel": _selector(allowed)}
@@ -142,8 +136,9 @@ def make_fast(vectors: Vectors, kind: str) -> tuple[Vectors, float]:
         sample = _sample(vectors, 100_000)
     else:
         n_lists = int(min(4 * math.sqrt(n), n / TRAINING_VECTORS_PER_LIST) or 1)
-        n_codes = next(size for size in (dim // 4, dim // 8, 8, 4, 2, 1) if size and dim % size == 0)
-        fast = faiss.index_factory(dim, f"IVF{n_lists},PQ{n_codes}", faiss.METRIC_INNER_PRODUCT)
+        n_codes = next(size for size in (dim // 8, 8, 4, 2, 1) if size and dim % size == 0)
+        fast = faiss.index_factory(dim, f"IVF{n_lists},PQ{n_codes}np", faiss.METRIC_INNER_PRODUCT)
+        fast.pq.cp.niter = PQ_ITERATIONS
         sample = _sample(vectors, n_lists * TRAINING_VECTORS_PER_LIST)
     fast.train(sample)
     for start in range(0, n, EXACT_UP_TO):
