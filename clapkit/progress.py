@@ -40,13 +40,20 @@ def progress_bar(description: str, total: int | None = None) -> Iterator[Callabl
         BarColumn,
         MofNCompleteColumn,
         Progress,
+        ProgressColumn,
+        Task,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
 
+    class RateColumn(ProgressColumn):
+        def render(self, task: Task) -> str:
+            speed = task.finished_speed or task.speed
+            return f"{speed:.1f}/s" if speed else ""
+
     columns = (
-        TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(),
+        TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), RateColumn(),
         TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
     )  # fmt: skip
     with Progress(*columns, console=Console(file=sys.stderr)) as bars:

@@ -237,10 +237,10 @@ class AudioIndex:
         for place in np.unique(segments):
             segment = self._store.segments[place]
             order.append(np.flatnonzero(segments == place))
-            spans = segment.spans.rows(rows[order[-1]])
-            files = segment.files.rows(spans["file"].to_numpy())
-            own = [name for name in files.columns if name not in FILE_FACTS]
-            tables.append(pd.DataFrame({**spans[["id", "start_s", "end_s"]], **files[own]}, copy=False))
+            spans = segment.spans.arrays(rows[order[-1]])
+            own = [name for name in segment.files.names if name not in FILE_FACTS]
+            files = segment.files.arrays(spans.pop("file"), own)
+            tables.append(pd.DataFrame(spans | files, copy=False))
         if len(tables) < 2:
             return tables[0] if tables else pd.DataFrame()
         return pd.concat(tables).take(np.argsort(np.concatenate(order))).reset_index(drop=True)

@@ -96,6 +96,7 @@ class Store:
     record: dict[str, Any]
     segments: list[Segment] = field(default_factory=list)
     removed: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    _alive: dict[str, np.ndarray | None] = field(default_factory=dict, repr=False)  # of each segment
 
     def __len__(self) -> int:
         return sum(map(len, self.segments)) - len(self.removed)
@@ -115,8 +116,10 @@ class Store:
         """``(n_spans,)`` bool of the spans that count; None when all do."""
         if not len(self.removed):
             return None
-        alive = ~np.isin(segment.ids, self.removed, assume_unique=True)
-        return None if alive.all() else alive
+        if segment.folder.name not in self._alive:
+            alive = ~np.isin(segment.ids, self.removed, assume_unique=True)
+            self._alive[segment.folder.name] = None if alive.all() else alive
+        return self._alive[segment.folder.name]
 
     def commit(self, segments: list[Segment], removed: np.ndarray, next_id: int, **facts: Any) -> None:
         """Make these segments and removals the index, in one step, and sweep what they replace."""
@@ -129,7 +132,7 @@ class Store:
             "segments": [each.facts for each in segments],
         }  # fmt: skip
         write_record(self.folder, self.record)
-        self.segments, self.removed = segments, np.sort(removed)
+        self.segments, self.removed, self._alive = segments, np.sort(removed), {}
         self.sweep()
 
     def sweep(self) -> None:

@@ -39,24 +39,41 @@ class Table:
     def __len__(self) -> int:
         return self._parquet.metadata.num_rows
 
-    def rows(self, places: np.ndarray) -> pd.DataFrame:
-        """The rows at ``(n,)`` places, in their order."""
+    @property
+    def names(self) -> list[str]:
+        """Of the columns."""
+        return list(self._parquet.schema_arrow.names)
+
+    def rows(self, places: np.ndarray, names: list[str] | None = None) -> pd.DataFrame:
+        """The rows at ``(n,)`` places, in their order; all columns, or those named."""
+        return pd.DataFrame(self.arrays(places, names), copy=False)
+
+    def arrays(self, places: np.ndarray, names: list[str] | None = None) -> dict[str, np.ndarray]:
+        """:meth:`rows` without the cost of a table."""
+        names = self.names if names is None else names
         places = np.asarray(places, dtype=np.int64)
-        groups = places // GROUP_ROWS
         if not len(places):
-            return self._parquet.schema_arrow.empty_table().to_pandas()
-        if (groups == groups[0]).all():
-            return self._group(groups[0]).take(places % GROUP_ROWS).reset_index(drop=True)
-        parts = [self._group(group).take(places[groups == group] % GROUP_ROWS) for group in np.unique(groups)]
-        order = np.concatenate([np.flatnonzero(groups == group) for group in np.unique(groups)])
-        return pd.concat(parts).take(np.argsort(order)).reset_index(drop=True)
+            empty = self._parquet.schema_arrow.empty_table().to_pandas()
+            return {name: empty[name].to_numpy() for name in names}
+        order = np.argsort(places // GROUP_ROWS, kind="stable")
+        groups, first = np.unique(places[order] // GROUP_ROWS, return_index=True)
+        read = [self._group(group) for group in groups]
+        wanted = np.split(order, first[1:])  # of each group
+        found = {}
+        for name in names:
+            values = np.empty(len(places), np.result_type(*(columns[name].dtype for columns in read)))
+            for columns, where in zip(read, wanted, strict=True):
+                values[where] = columns[name][places[where] % GROUP_ROWS]
+            found[name] = values
+        return found
 
     def whole(self, columns: list[str] | None = None) -> pd.DataFrame:
         """All rows."""
         return self._parquet.read(columns).to_pandas()
 
-    def _read_group(self, group: int) -> pd.DataFrame:
-        return self._parquet.read_row_group(int(group)).to_pandas()
+    def _read_group(self, group: int) -> dict[str, np.ndarray]:
+        table = self._parquet.read_row_group(int(group)).to_pandas()
+        return {name: table[name].to_numpy() for name in table}
 
 
 def write_table(table: pd.DataFrame, file: Path) -> None:
