@@ -18,7 +18,7 @@ EXACT_UP_TO = 200_000
 """Vectors that are searched exactly, which then takes some 20 ms for a query."""
 WANTED_RECALL = 0.95
 """Part of the ten nearest vectors that an approximate index must find; it is tuned until it does."""
-HNSW_LINKS = 32
+HNSW_LINKS, HNSW_BUILD_EFFORT = 32, 100
 EFFORTS = (16, 32, 64, 128, 256, 512)
 """HNSW: nodes looked at for a query; IVF-PQ: lists."""
 CANDIDATES = 10
@@ -133,6 +133,7 @@ def make_fast(vectors: Vectors, kind: str) -> tuple[Vectors, float]:
     dim, n = vectors.exact.d, len(vectors)
     if kind == "hnsw":
         fast = faiss.IndexHNSWSQ(dim, faiss.ScalarQuantizer.QT_8bit, HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
+        fast.hnsw.efConstruction = HNSW_BUILD_EFFORT
         sample = _sample(vectors, 100_000)
     else:
         n_lists = int(min(4 * math.sqrt(n), n / TRAINING_VECTORS_PER_LIST) or 1)
