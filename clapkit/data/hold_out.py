@@ -20,8 +20,11 @@ from clapkit.data.prompts import (
 )
 from clapkit.errors import DatasetError
 
-GROUPS = ("animals", "nature", "human", "domestic", "urban")
+CATEGORIES = ("animals", "nature", "human", "domestic", "urban")
 """ESC-50's five groups of ten classes, in the order of its class ids; Piczak 2015, table 1."""
+MIXED = ("mixed-1", "mixed-2", "mixed-3", "mixed-4", "mixed-5")
+"""Every fifth class, from the first, second, … on: two of each category."""
+GROUPS = CATEGORIES + MIXED
 
 ENDINGS = ("e", "s", "es", "'s", "ed", "er", "ers", "ing", "ings", "ter", "y")
 """What inflections of an English word put after its stem: sneeze, sneezes, sneezing; laughter, rainy."""
@@ -75,9 +78,13 @@ def read_hold_out(text: str, manifest: Manifest) -> tuple[str, ...]:
 
 
 def group_labels(group: str) -> list[str]:
-    """The ten labels of one of ESC-50's groups."""
-    first = 10 * GROUPS.index(group)
-    return [label_of_class("esc50", name) for name in class_names("esc50")[first : first + 10]]
+    """The ten labels of one of :data:`GROUPS`."""
+    if group in MIXED:
+        chosen = class_names("esc50")[MIXED.index(group) :: len(MIXED)]
+    else:
+        first = 10 * CATEGORIES.index(group)
+        chosen = class_names("esc50")[first : first + 10]
+    return [label_of_class("esc50", name) for name in chosen]
 
 
 def hold_out_classes(labels: tuple[str, ...]) -> HeldOut:

@@ -7,7 +7,7 @@ from functools import cache
 
 import pytest
 
-from clapkit.data.hold_out import GROUPS, group_labels, hold_out_classes, read_hold_out
+from clapkit.data.hold_out import CATEGORIES, GROUPS, MIXED, group_labels, hold_out_classes, read_hold_out
 from clapkit.data.manifest import Manifest, make_table
 from clapkit.data.prompts import class_names, clean_label, label_of_class, load_descriptions, training_texts
 from clapkit.errors import DatasetError
@@ -131,10 +131,13 @@ def test_clips_of_all_other_classes_stay(dataset: str, labels: tuple[str, ...]) 
 
 
 def test_groups_are_the_publishers_tens() -> None:
-    assert [group_labels(group)[0] for group in GROUPS] == [
+    assert [group_labels(group)[0] for group in CATEGORIES] == [
         "dog barking", "rain", "crying baby", "door knock", "helicopter",
     ]  # fmt: skip
-    assert sorted(label for group in GROUPS for label in group_labels(group)) == sorted(LABELS["esc50"])
+    for partition in (CATEGORIES, MIXED):
+        assert sorted(label for group in partition for label in group_labels(group)) == sorted(LABELS["esc50"])
+    for group in MIXED:
+        assert [len(set(group_labels(group)) & set(group_labels(category))) for category in CATEGORIES] == [2] * 5
 
 
 def test_labels_and_groups_may_be_mixed_and_count_once() -> None:
