@@ -45,6 +45,8 @@ HOMES = {  # library: the only places that may import it; the command line may n
 HEAVY = ["torch", "pandas", "transformers", "accelerate", "faiss", "matplotlib"]
 IMPORT_SECONDS = 0.3
 HELP_SECONDS = 0.5
+HELP_STARTS = 25
+"""Starts of a bare Python that --help may take instead, where the machine is busy."""
 
 
 def module_name(file: Path) -> str:
@@ -163,4 +165,5 @@ def test_importing_the_package_is_quick() -> None:
 
 
 def test_help_is_quick() -> None:
-    assert fastest_s(7, "-m", "clapkit", "--help") <= HELP_SECONDS
+    bare_s = fastest_s(7, "-c", "pass")
+    assert fastest_s(7, "-m", "clapkit", "--help") <= max(HELP_SECONDS, HELP_STARTS * bare_s)
