@@ -51,7 +51,7 @@ def main() -> None:
         unseen = model.checkpoint.training["unseen_labels"]
         table = manifest.table
         rows = table[(table["fold"] == options.test_fold) | table["label"].isin(unseen)]
-        assert not rows["source"].isin(model.checkpoint.sources).any(), "the run was trained on what it is asked"
+        rows = rows[~rows["source"].isin(model.checkpoint.sources)]  # a recording may hold sounds of two classes
         embeddings = np.stack([output.embedding for output in encode_rows(model, rows)])
         scores = embeddings @ label_vectors(model, labels, options.texts).T
         answers[group] = truth_matrix(rows, labels).argmax(axis=1), scores, labels, unseen

@@ -20,7 +20,7 @@ from clapkit.models.card import model_card
 from clapkit.models.checkpoint import Checkpoint, audio_fingerprint, save_checkpoint
 from clapkit.models.hub import push_folder
 from clapkit.models.inference import ClipOutput, encode_clips
-from clapkit.models.opening import open_checkpoint
+from clapkit.models.opening import open_checkpoint, origin_of
 from clapkit.models.weights import weights_fingerprint
 
 DEFAULT_CHECKPOINT = "base"
@@ -249,7 +249,7 @@ class AudioTextModel:
     @property
     def origin(self) -> str:
         """What another process gives to :func:`load`: its name, or the absolute path of the folder it came from."""
-        return str(Path(self.name).resolve()) if Path(self.name).exists() else self.name
+        return origin_of(self.name)
 
     def load_waveform(self, sound: Any, sample_rate: int | None = None) -> np.ndarray:
         """Decode one sound to ``(n_channels, n_samples)`` float32 at the model's rate."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from clapkit.cli.output import note
+from clapkit.errors import ClapkitError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,5 +58,8 @@ def named_sounds(paths: Sequence[Path], metadata: Path | None) -> list[Path] | p
         return list(paths)
     from clapkit.data.manifest import read_csv
 
-    table: Any = read_csv(metadata, ("path",))
+    table: Any = read_csv(metadata, ("path",), dtype={"path": str})
+    if table["path"].isna().any():
+        line = int(table["path"].isna().to_numpy().argmax()) + 2  # line 1 is the header
+        raise ClapkitError(f"{metadata}, line {line}: has no path; fill it, or leave the line out.")
     return table.assign(path=[str(metadata.parent / path) for path in table["path"]])

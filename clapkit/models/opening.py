@@ -34,6 +34,13 @@ def find_folder(name: str | Path) -> Path | None:
     return next((folder for folder in places if (folder / RECORD_FILE).is_file()), None)
 
 
+def origin_of(name: str | Path) -> str:
+    """What another process gives to open the same: a name, or the absolute path of what lies here under it."""
+    folder, place = find_folder(name), Path(name)
+    is_here = folder == place if folder else place.exists()
+    return str(place.resolve()) if is_here else str(name)
+
+
 def _open(name: str | Path, download: bool) -> Checkpoint:
     if folder := find_folder(name):
         return load_checkpoint(folder)

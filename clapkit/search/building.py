@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import shutil
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -39,11 +40,7 @@ def embed_in_parts(
     Raises:
         AudioError: a bad file, when ``strict``.
     """
-    plan = json.dumps({"fingerprint": model.fingerprint, "hop_s": hop_s})
-    if folder.exists() and (not (folder / PLAN_FILE).exists() or (folder / PLAN_FILE).read_text() != plan):
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / PLAN_FILE).write_text(plan)
+    _follow_plan({"fingerprint": model.fingerprint, "dtype": str(model.dtype), "hop_s": hop_s}, folder)
     missing = without_done(files, folder)
     with progress_bar("Embedding", len(files)) as advance:
         advance(len(files) - len(missing))
@@ -53,6 +50,25 @@ def embed_in_parts(
         parts.append(part)
         bad_files |= part.bad_files
     return parts, list(bad_files.values())
+
+
+def is_building(folder: Path) -> bool:
+    """Whether a folder holds finished parts and nothing else."""
+    own = re.compile(rf"{re.escape(PLAN_FILE)}|lock|\.?[0-9a-f]{{24}}\.(parquet|[0-9]+)|\.{re.escape(PLAN_FILE)}")
+    return folder.is_dir() and all(own.fullmatch(each.name) for each in folder.iterdir())
+
+
+def _follow_plan(plan: dict[str, Any], folder: Path) -> None:
+    """Keep the parts in a folder if they were made by this plan, else throw them away."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file, text = folder / PLAN_FILE, json.dumps(plan)
+    if file.exists() and file.read_text() == text:
+        return
+    for part in folder.glob("*.parquet"):
+        part.unlink()
+    unfinished = folder / f".{PLAN_FILE}"
+    unfinished.write_text(text)
+    unfinished.replace(file)
 
 
 def require_windows(parts: list[Part], bad_files: list[str]) -> None:
@@ -78,10 +94,11 @@ def only_files(part: Part, paths: set[str]) -> Part:
 
 def _wanted_parts(folder: Path, files: pd.DataFrame) -> Iterator[Part]:
     """The finished parts with their files that are wanted as they are now, and with the user's columns."""
+    seen: set[str] = set()
     for file in part_files(folder):
         part = read_part(file)
-        wanted = part.files.merge(files, "left", on=FILE_COLUMNS, indicator="found")
-        keep = set(part.files["path"][wanted["found"].eq("both").to_numpy()])
+        keep = set(part.files.merge(files[FILE_COLUMNS], on=FILE_COLUMNS)["path"]) - seen
+        seen |= keep
         bad = {path: why for path, why in part.bad_files.items() if path in keep}
-        named = Part(wanted.drop(columns="found"), part.spans, part.vectors, bad)
-        yield only_files(named, keep - set(bad))
+        kept = only_files(part, keep - set(bad))
+        yield Part(kept.files.merge(files, on=FILE_COLUMNS), kept.spans, kept.vectors, bad)

@@ -16,12 +16,14 @@ from clapkit.model import AudioTextModel
 from clapkit.search.building import embed_in_parts, only_files, require_windows
 from clapkit.search.parts import FILE_COLUMNS, Part, file_table, is_utf8
 from clapkit.search.store import BUILDING_FOLDER, FILE_FACTS, SPAN_COLUMNS, Store
+from clapkit.search.tables import check_columns
 
 MOST_SEGMENTS = 8
 """More small ones are written as one."""
 MOST_REMOVED = 0.2
 """Part of the spans that may be removed before the index is written anew without them."""
-OWN_COLUMNS = {*SPAN_COLUMNS, *FILE_FACTS}
+OWN_COLUMNS = {*SPAN_COLUMNS, *FILE_FACTS, "vector", "query", "score"}
+"""What tables of an index hold beside the user's columns."""
 
 Sounds = str | Path | Sequence[str | Path] | pd.DataFrame
 """A file or folder, several, or a table with ``path`` and columns of the user's."""
@@ -56,14 +58,18 @@ def list_sounds(sounds: Sounds) -> tuple[pd.DataFrame, list[str], list[str]]:
         if not named:
             raise AudioError("nothing to index; expected at least one file or folder.")
         files, bad_files = _table_of(find_sounds(named))
-        return files, [str(path.resolve()) for path in named], bad_files
+        return files, [str(path.resolve()) for path in named if is_utf8(path.resolve())], bad_files
+    sounds = sounds.rename(columns=str)
     if "path" not in sounds or sounds.empty:
         raise AudioError(f"the table has no rows with a path; found columns {', '.join(map(str, sounds.columns))}.")
     if taken := OWN_COLUMNS & set(sounds.columns):
         raise AudioError(f"the table's column '{min(taken)}' has a name that the index uses; rename it.")
-    files = file_table([Path(path) for path in sounds["path"]])
+    if not all(isinstance(path, (str, Path)) for path in sounds["path"]):
+        raise AudioError("the table has a row without a path; fill the column, or leave the row out.")
+    files, bad_files = _table_of([Path(path) for path in sounds["path"]])
     own = sounds.assign(path=[str(Path(path).resolve()) for path in sounds["path"]]).drop_duplicates("path")
-    return files.merge(own, on="path"), [], []
+    check_columns(own.drop(columns="path"))
+    return files.merge(own, on="path"), [], bad_files
 
 
 def build(
@@ -139,6 +145,8 @@ def merge(store: Store, others: Sequence[Store]) -> None:
         IndexMismatchError: another model, preprocessing or overlap made one of them.
     """
     parts, known = [], set(live_files(store)["path"])
+    all_files = pd.concat([live_files(each) for each in (store, *others)])
+    check_columns(all_files.drop(columns=[*FILE_FACTS, "path"], errors="ignore"))
     for other in others:
         for name in ("fingerprint", "hop_s"):
             if other.record[name] != store.record[name]:
@@ -185,14 +193,17 @@ def _replace(
 ) -> Changes:  # fmt: skip
     """Embed files that the index does not hold as they are, and drop what they replace, in one step."""
     indexed = live_files(store)
-    same = files.merge(indexed[FILE_COLUMNS].assign(known=True), "left", on=FILE_COLUMNS)["known"].notna()
+    check_columns(pd.concat([indexed, files]).drop(columns=[*FILE_FACTS, "path"], errors="ignore"))
+    known = indexed[FILE_COLUMNS].assign(known=True)
+    same = files[FILE_COLUMNS].merge(known, "left", on=FILE_COLUMNS)["known"].notna()
     new = files[~same.to_numpy()].reset_index(drop=True)
     changed = set(new["path"]) & set(indexed["path"])
-    segments, next_id, bad_files = store.segments, store.record["next_id"], bad_names
+    segments, next_id, bad_files, used = store.segments, store.record["next_id"], bad_names, set()
     if len(new):
         parts, bad_files = _embedded(store, model, new, bad_names, strict=strict, engine=engine)
         if not len(indexed):
             _require_windows(store, parts, bad_files)
+        used = {path for part in parts for path in part.files["path"]}
         if any(len(part.spans) for part in parts):
             segment, next_id = store.write_segment(parts, next_id)
             segments = [*segments, segment]
@@ -200,8 +211,8 @@ def _replace(
     store.commit(segments, removed, next_id, roots=store.record["roots"] if roots is None else roots)
     _forget_building(store)
     _tidy(store)
-    n_added = len(new) - len(changed) - (len(bad_files) - len(bad_names))
-    return Changes(n_added, len(changed), len(vanished), bad_files)
+    lost = len(vanished) + len(changed - used)
+    return Changes(len(used - changed), len(changed & used), lost, bad_files)
 
 
 def _embedded(

@@ -13,6 +13,7 @@ from clapkit.errors import AudioError, ClapkitError
 from clapkit.model import AudioTextModel, load
 from clapkit.search.embed import embed_part
 from clapkit.search.parts import FILE_COLUMNS, PART_FILES, in_parts, write_part
+from clapkit.storage import disk_problem
 
 PARTS_PER_ACTOR = 4
 """At least so many, so that none waits long for the others."""
@@ -98,6 +99,8 @@ class PartEmbedder:
                 write_part(embed_part(self.model, files, self.hop_s, strict=self.strict), self.folder)
             except AudioError as error:
                 problem, is_bad_file = str(error), True
+            except OSError as error:
+                problem = f"{self.folder}: could not be written ({disk_problem(error)})."
         return {"n_files": [len(files)], "problem": [problem], "is_bad_file": [is_bad_file]}
 
 

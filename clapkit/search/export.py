@@ -17,11 +17,11 @@ import pyarrow.parquet as pq
 
 from clapkit.errors import AudioError, ClapkitError, StorageError
 from clapkit.model import AudioTextModel
-from clapkit.search.building import embed_in_parts, require_windows
+from clapkit.search.building import embed_in_parts, is_building, require_windows
 from clapkit.search.changes import Sounds, list_sounds, live_files
 from clapkit.search.embed import OVERLAP, window_hop_s
 from clapkit.search.parts import Part
-from clapkit.search.store import FILE_FACTS, open_store
+from clapkit.search.store import FILE_FACTS, changing, open_store
 from clapkit.storage import disk_problem, replacing_folder
 
 ABOUT = "clapkit"
@@ -69,23 +69,25 @@ def embed_sounds(
         StorageError: the file exists and ``overwrite`` is off, or the disk is full.
     """
     output, hop_s = Path(output), window_hop_s(model, overlap)
+    building = output.with_name(f"{output.name}.building")
     _refuse_existing(output, overwrite=overwrite)
+    if building.exists() and not is_building(building):
+        raise StorageError(f"{building}: is in the way and not of clapkit; move it, or choose another --output.")
     files, _, bad_names = list_sounds(sounds)
     if strict and bad_names:
         raise AudioError(bad_names[0])
-    building = output.with_name(f"{output.name}.building")
-    with _disk_problems_named(output):
+    with changing(building), _disk_problems_named(output):
         parts, bad_files = embed_in_parts(model, files, hop_s, building, strict=strict, engine=engine)
         bad_files = [*bad_names, *bad_files]
         try:
             require_windows(parts, bad_files)
         except AudioError:
-            shutil.rmtree(building)
+            _forget(building)
             raise
         parts = [part for part in parts if len(part.spans)]
         about = {"checkpoint": model.origin, "fingerprint": model.fingerprint, "hop_s": hop_s}
         n_rows = _write_parquet(_rows(parts, per_file), files, model.embed_dim, about, output)
-        shutil.rmtree(building)
+        _forget(building)
     return Exported(len(files) - len(bad_files) + len(bad_names), n_rows, bad_files)
 
 
@@ -149,6 +151,8 @@ def _batches(rows: Iterable[tuple[pd.DataFrame, np.ndarray]], schema: pa.Schema)
             pa.FixedSizeListArray.from_arrays(flat, dim)
             if each.name == "vector"
             else pa.array(table[each.name], each.type, from_pandas=True)
+            if each.name in table
+            else pa.nulls(len(table), each.type)  # a column of another segment
             for each in schema
         ]
         yield pa.record_batch(columns, schema=schema)
@@ -182,6 +186,10 @@ def _write_lance(
     except ImportError:
         raise ClapkitError("--to lancedb needs LanceDB; install it: pip install 'clapkit[lancedb]'.") from None
     schema = _schema(files, dim, about, with_id=True)
+    if dotted := [name for name in schema.names if "." in name]:
+        raise ClapkitError(
+            f"column '{dotted[0]}': LanceDB allows no dot in a name; rename it and build the index again."
+        )
     with replacing_folder(output, ABOUT_FILE, overwrite=overwrite) as partial:
         table = lancedb.connect(partial).create_table(LANCE_TABLE, _batches(rows, schema), schema=schema)
         (partial / ABOUT_FILE).write_text(json.dumps(about, indent=2), encoding="utf-8")
@@ -189,8 +197,14 @@ def _write_lance(
 
 
 def _refuse_existing(output: Path, *, overwrite: bool) -> None:
-    if output.is_dir() or (output.exists() and not overwrite):
+    if output.is_dir():
+        raise StorageError(f"{output}: is a folder; give --output the name of a file, such as vectors.parquet.")
+    if output.exists() and not overwrite:
         raise StorageError(f"{output}: exists already; choose another --output or add --overwrite.")
+
+
+def _forget(building: Path) -> None:
+    shutil.rmtree(building, ignore_errors=True)
 
 
 @contextmanager

@@ -104,15 +104,17 @@ class AudioIndex:
         folder = Path(output if temporary is None else temporary.name)
         if temporary is None:
             refuse_other(folder, overwrite=overwrite)
-        existed = folder.exists()
+        existed, holds_lock = folder.exists(), False
         try:
             with changing(folder):
+                holds_lock = True
                 store = create_store(folder, model.origin, model.fingerprint, model.embed_dim, hop_s)
                 index = cls(model, store, temporary)
                 index._note(changes.build(store, model, sounds, strict=strict, kind=kind, engine=engine))
         finally:
-            if not existed and not (folder / RECORD_FILE).exists() and not part_files(folder / BUILDING_FOLDER):
-                shutil.rmtree(folder, ignore_errors=True)  # nothing came of it
+            came_to_nothing = not (folder / RECORD_FILE).exists() and not part_files(folder / BUILDING_FOLDER)
+            if holds_lock and not existed and came_to_nothing:
+                shutil.rmtree(folder, ignore_errors=True)
         return index
 
     @classmethod
@@ -241,8 +243,10 @@ class AudioIndex:
             own = [name for name in segment.files.names if name not in FILE_FACTS]
             files = segment.files.arrays(spans.pop("file"), own)
             tables.append(pd.DataFrame(spans | files, copy=False))
-        if len(tables) < 2:
-            return tables[0] if tables else pd.DataFrame()
+        if not tables:
+            return pd.DataFrame({name: [] for name in ("id", "start_s", "end_s", "path")})
+        if len(tables) == 1:
+            return tables[0]
         return pd.concat(tables).take(np.argsort(np.concatenate(order))).reset_index(drop=True)
 
     @contextmanager

@@ -39,9 +39,10 @@ class Hit:
 def allowed_masks(store: Store, where: str | None) -> list[np.ndarray | None]:
     """For each segment which windows may be found: ``(n_spans,)`` bool, or None for all."""
     masks = []
+    columns = [name for segment in store.segments for name in segment.files.names] if where is not None else []
     for segment in store.segments:
         alive = store.live(segment)
-        holds = None if where is None else allowed_spans(segment, where)
+        holds = None if where is None else allowed_spans(segment, where, columns)
         masks.append(alive if holds is None else holds if alive is None else holds & alive)
     return masks
 

@@ -21,6 +21,7 @@ PART_FILES = 256
 PART_BYTES = 2**28
 """A part ends with the file that fills it; a kill costs one part at most."""
 _RECORD = b"clapkit"
+_DAMAGED = "{file}: damaged; remove it, and its files are embedded again."
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,10 @@ def read_part(file: Path) -> Part:
         IndexMismatchError: damaged.
     """
     record = _read_record(file)
-    table = pq.read_table(file)
+    try:
+        table = pq.read_table(file)
+    except (OSError, pa.ArrowException):
+        raise IndexMismatchError(_DAMAGED.format(file=file)) from None
     vectors = table["vector"].combine_chunks()
     dim = vectors.type.list_size
     values = vectors.flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)
@@ -117,7 +121,7 @@ def without_done(wanted: pd.DataFrame, folder: Path) -> pd.DataFrame:
     if not parts:
         return wanted
     done = pd.concat(parts).drop_duplicates().assign(done=True)
-    marked = wanted.merge(done, "left", on=FILE_COLUMNS)
+    marked = wanted[FILE_COLUMNS].merge(done, "left", on=FILE_COLUMNS)
     return wanted[marked["done"].isna().to_numpy()].reset_index(drop=True)
 
 
@@ -125,4 +129,4 @@ def _read_record(file: Path) -> dict:
     try:
         return json.loads(pq.read_schema(file).metadata[_RECORD])
     except (OSError, pa.ArrowInvalid, KeyError, TypeError, ValueError):
-        raise IndexMismatchError(f"{file}: damaged; remove it, and its files are embedded again.") from None
+        raise IndexMismatchError(_DAMAGED.format(file=file)) from None

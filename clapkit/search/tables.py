@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clapkit.errors import IndexMismatchError
+from clapkit.errors import ClapkitError, IndexMismatchError
 
 GROUP_ROWS = 65_536
 """Rows that are read together."""
@@ -74,6 +74,21 @@ class Table:
     def _read_group(self, group: int) -> dict[str, np.ndarray]:
         table = self._parquet.read_row_group(int(group)).to_pandas()
         return {name: table[name].to_numpy() for name in table}
+
+
+def check_columns(table: pd.DataFrame) -> None:
+    """Refuse a column that Parquet cannot hold.
+
+    Raises:
+        ClapkitError: names the column, whose values are of several types or of a strange one.
+    """
+    for name in table:
+        try:
+            pa.array(table[name], from_pandas=True)
+        except (pa.ArrowException, TypeError, ValueError):
+            raise ClapkitError(
+                f"column '{name}': has values of several types; make all of them numbers, or all of them texts."
+            ) from None
 
 
 def write_table(table: pd.DataFrame, file: Path) -> None:

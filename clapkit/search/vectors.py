@@ -26,6 +26,8 @@ CANDIDATES = 10
 N_TUNING_QUERIES = 500
 TRAINING_VECTORS_PER_LIST = 64
 PQ_ITERATIONS = 10
+LEAST_FOR_PQ = 256
+"""Fewer vectors cannot train a code of one byte, and are searched exactly whatever kind is asked for."""
 NO_PLACE = -1
 
 
@@ -126,17 +128,17 @@ def make_fast(vectors: Vectors, kind: str) -> tuple[Vectors, float]:
     """Add an approximate index, and tune it on queries near the vectors.
 
     Returns:
-        The vectors with it, and the recall@10 that was measured; ``exact`` gives them back with 1.0.
+        The vectors with it, and the recall@10 that was measured; ``exact``, or few vectors, give them back with 1.0.
     """
-    if kind == "exact":
-        return Vectors(vectors.exact), 1.0
     dim, n = vectors.exact.d, len(vectors)
+    if kind == "exact" or n < LEAST_FOR_PQ:
+        return Vectors(vectors.exact), 1.0
     if kind == "hnsw":
         fast = faiss.IndexHNSWSQ(dim, faiss.ScalarQuantizer.QT_8bit, HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
         fast.hnsw.efConstruction = HNSW_BUILD_EFFORT
         sample = _sample(vectors, 100_000)
     else:
-        n_lists = int(min(4 * math.sqrt(n), n / TRAINING_VECTORS_PER_LIST) or 1)
+        n_lists = int(min(4 * math.sqrt(n), n / TRAINING_VECTORS_PER_LIST))
         n_codes = next(size for size in (dim // 8, 8, 4, 2, 1) if size and dim % size == 0)
         fast = faiss.index_factory(dim, f"IVF{n_lists},PQ{n_codes}np", faiss.METRIC_INNER_PRODUCT)
         fast.pq.cp.niter = PQ_ITERATIONS

@@ -402,3 +402,43 @@ def test_opening_a_large_index_reads_little(tiny_model: AudioTextModel, tmp_path
 
 def test_the_package_names_it() -> None:
     assert clapkit.AudioIndex is AudioIndex
+
+
+def test_a_file_that_became_unreadable_is_counted_as_gone(index: AudioIndex, folder: Path) -> None:
+    (folder / "a" / "0.wav").write_bytes(b"nothing")
+    done = index.update()
+    assert (done.n_added, done.n_changed, done.n_removed, len(done.bad_files)) == (0, 0, 1, 1)
+
+
+def test_a_named_file_that_is_not_utf8_is_skipped(tiny_model: AudioTextModel, folder: Path, tmp_path: Path) -> None:
+    odd = folder / "b\udcff.wav"
+    try:
+        shutil.copy(folder / "a" / "0.wav", odd)
+    except OSError:
+        pytest.skip("this file system has UTF-8 names only")
+    index = AudioIndex.build(tiny_model, [folder / "a", odd], tmp_path / "index")
+    assert "not UTF-8" in index.bad_files[0]
+    assert index.n_files == 3
+
+
+@pytest.mark.parametrize("kind", ["hnsw", "ivfpq"])
+def test_few_windows_are_searched_exactly_whatever_is_asked_for(
+    kind: str, tiny_model: AudioTextModel, folder: Path
+) -> None:
+    index = AudioIndex.build(tiny_model, folder, kind=kind)
+    assert index.facts["segments"][0]["kind"] == "exact"
+    assert len(index.search("low", k=6)) == 6
+
+
+def test_no_hits_have_the_columns_still(index: AudioIndex) -> None:
+    found = index.search_batch(["low"], 5, where="start_s > 1e9")
+    assert found.columns.tolist() == ["query", "score", "id", "start_s", "end_s", "path"]
+    assert found.empty
+
+
+def test_a_folder_that_only_shares_the_name_does_not_hide_the_shipped_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "base").mkdir()
+    assert clapkit.load("base", device="cpu").origin == "base"

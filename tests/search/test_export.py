@@ -17,6 +17,7 @@ from clapkit.model import AudioTextModel
 from clapkit.search import engines
 from clapkit.search.export import embed_sounds, export_index
 from clapkit.search.index import AudioIndex
+from clapkit.search.store import changing
 
 
 @pytest.fixture
@@ -24,6 +25,21 @@ def metadata(sounds: Path) -> pd.DataFrame:
     """The eighteen sounds with a number and a word that is not known of all."""
     paths = sorted(map(str, sounds.rglob("*.wav")))
     return pd.DataFrame({"path": paths, "fold": range(len(paths)), "place": ["here", None, "there"] * 6})
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, n_files: int) -> list[str]:
+    """Interrupt embedding once this many files are done, two in a part; gives the list of what is embedded."""
+    monkeypatch.setattr("clapkit.search.parts.PART_FILES", 2)
+    real, embedded = engines.embed_part, []
+
+    def stopping(model: AudioTextModel, files: pd.DataFrame, *rest: object, **options: object) -> object:
+        if len(embedded) == n_files:
+            raise KeyboardInterrupt
+        embedded.extend(files["path"])
+        return real(model, files, *rest, **options)
+
+    monkeypatch.setattr(engines, "embed_part", stopping)
+    return embedded
 
 
 def vectors(table: pd.DataFrame) -> np.ndarray:
@@ -91,16 +107,7 @@ def test_a_file_that_is_there_stays_unless_told_otherwise(
 def test_what_was_embedded_before_a_kill_is_not_embedded_again(
     tiny_model: AudioTextModel, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clapkit.search.parts.PART_FILES", 2)
-    real, embedded = engines.embed_part, []
-
-    def stopping(model: AudioTextModel, files: pd.DataFrame, *rest: object, **options: object) -> object:
-        if len(embedded) == 4:
-            raise KeyboardInterrupt
-        embedded.extend(files["path"])
-        return real(model, files, *rest, **options)
-
-    monkeypatch.setattr(engines, "embed_part", stopping)
+    embedded = stop_after(monkeypatch, 4)
     with pytest.raises(KeyboardInterrupt):
         embed_sounds(tiny_model, sounds, tmp_path / "v.parquet")
     assert not (tmp_path / "v.parquet").exists()
@@ -193,3 +200,94 @@ def test_ray_embeds_as_this_machine_does(
     monkeypatch.setitem(vars(tiny_model), "fingerprint", {"weights": "0", "preprocessing": "0"})  # here, not there
     with pytest.raises(ClapkitError, match="another model under this name"):
         embed_sounds(tiny_model, sounds, tmp_path / "v.parquet", engine="ray")
+
+
+def test_a_folder_in_the_way_is_left_alone(tiny_model: AudioTextModel, sounds: Path, tmp_path: Path) -> None:
+    (tmp_path / "v.parquet.building").mkdir()
+    (tmp_path / "v.parquet.building" / "thesis.txt").write_text("mine")
+    with pytest.raises(StorageError, match="in the way"):
+        embed_sounds(tiny_model, sounds / "low", tmp_path / "v.parquet")
+    assert (tmp_path / "v.parquet.building" / "thesis.txt").read_text() == "mine"
+    with pytest.raises(StorageError, match="is a folder"):
+        embed_sounds(tiny_model, sounds / "low", tmp_path, overwrite=True)
+
+
+def test_two_at_once_do_not_mix(tiny_model: AudioTextModel, sounds: Path, tmp_path: Path) -> None:
+    with changing(tmp_path / "v.parquet.building"), pytest.raises(StorageError, match="another clapkit"):
+        embed_sounds(tiny_model, sounds / "low", tmp_path / "v.parquet")
+    embed_sounds(tiny_model, sounds / "low", tmp_path / "v.parquet")
+    assert [path.name for path in tmp_path.iterdir()] == ["v.parquet"]
+
+
+def test_another_overlap_starts_anew(
+    tiny_model: AudioTextModel, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_after(monkeypatch, 4)
+    with pytest.raises(KeyboardInterrupt):
+        embed_sounds(tiny_model, sounds, tmp_path / "v.parquet", overlap=0.75)
+    monkeypatch.undo()
+    embed_sounds(tiny_model, sounds, tmp_path / "v.parquet", overlap=0)
+    embed_sounds(tiny_model, sounds, tmp_path / "expected.parquet", overlap=0)
+    table, expected = pd.read_parquet(tmp_path / "v.parquet"), pd.read_parquet(tmp_path / "expected.parquet")
+    assert table[["path", "start_s"]].equals(expected[["path", "start_s"]])
+
+
+def test_large_numbers_and_any_name_survive_a_stop(
+    tiny_model: AudioTextModel, metadata: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metadata = metadata.assign(n=2**60 + np.arange(len(metadata)), found="a", done="b", known="c", **{"x.y": 1})
+    metadata[7] = 8
+    stop_after(monkeypatch, 4)
+    with pytest.raises(KeyboardInterrupt):
+        embed_sounds(tiny_model, metadata, tmp_path / "v.parquet")
+    monkeypatch.undo()
+    embed_sounds(tiny_model, metadata.iloc[1:], tmp_path / "v.parquet", per_file=True)
+    table = pd.read_parquet(tmp_path / "v.parquet").sort_values("path")
+    assert table["n"].tolist() == metadata["n"].tolist()[1:]
+    assert table["7"].tolist() == [8] * 17
+    index = AudioIndex.build(tiny_model, metadata, tmp_path / "index")
+    index.add(metadata)
+    assert len(index.search_batch(["low"], 5, where="found == 'a'")) == 5
+    with pytest.raises(ClapkitError, match=r"'x\.y'"):
+        export_index(tmp_path / "index", tmp_path / "lance", to="lancedb")
+
+
+@pytest.mark.parametrize("name", ["vector", "score", "query", "id"])
+def test_names_that_tables_of_an_index_use_are_refused(
+    name: str, tiny_model: AudioTextModel, metadata: pd.DataFrame, tmp_path: Path
+) -> None:
+    with pytest.raises(AudioError, match=f"'{name}'"):
+        AudioIndex.build(tiny_model, metadata.assign(**{name: 1}))
+
+
+def test_columns_of_several_types_are_refused_before_anything_is_embedded(
+    tiny_model: AudioTextModel, metadata: pd.DataFrame, tmp_path: Path
+) -> None:
+    mixed = metadata.assign(fold=[1, "a"] * 9)
+    with pytest.raises(ClapkitError, match="'fold': has values of several types"):
+        embed_sounds(tiny_model, mixed, tmp_path / "v.parquet")
+    index = AudioIndex.build(tiny_model, metadata.iloc[:9], tmp_path / "index")
+    with pytest.raises(ClapkitError, match="'fold': has values of several types"):
+        index.add(metadata.iloc[9:].assign(fold="a"))
+    assert index.n_files == 9
+
+
+def test_an_index_whose_parts_have_other_columns_is_searched_and_exported(
+    tiny_model: AudioTextModel, metadata: pd.DataFrame, tmp_path: Path
+) -> None:
+    index = AudioIndex.build(tiny_model, metadata.iloc[:9], tmp_path / "index")
+    index.add([metadata["path"][12]])
+    assert set(index.search_batch(["low"], 50, where="fold == 2")["path"]) == {metadata["path"][2]}
+    export_index(tmp_path / "index", tmp_path / "v.parquet", to="parquet")
+    table = pd.read_parquet(tmp_path / "v.parquet").drop_duplicates("path").set_index("path")["fold"]
+    assert table.isna().to_dict() == {
+        path: number == 12 for number, path in enumerate(metadata["path"]) if path in table
+    }
+
+
+def test_a_row_without_a_path_is_named_by_its_line(cli: Callable, tiny_run: Path, sounds: Path, tmp_path: Path) -> None:
+    file = sounds.parent / "empty.csv"
+    file.write_text(f"path,fold\n{sounds / 'low' / '0.wav'},1\n,2\n")
+    failed = cli("embed", "--metadata", file, "--output", tmp_path / "v.parquet", "--checkpoint", tiny_run)
+    assert failed.code == 2
+    assert "empty.csv, line 3" in failed.err
