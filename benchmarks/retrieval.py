@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 import clapkit
@@ -22,7 +21,7 @@ from clapkit.search.index import AudioIndex
 
 
 def score_fold(dataset: str, root: Path, fold: int, checkpoint: str) -> pd.DataFrame:
-    """A row per class: ``dataset``, ``fold``, ``label``, ``n_clips``, ``map_at_10``, ``recall_at_1``."""
+    """A row per class: ``dataset``, ``fold``, ``label``, ``n_clips``, ``map_at_10``, ``r_at_1``."""
     model = clapkit.load(checkpoint)
     manifest = load_manifest(dataset, root)
     rows = manifest.table[manifest.table["fold"] == fold]
@@ -37,8 +36,8 @@ def score_fold(dataset: str, root: Path, fold: int, checkpoint: str) -> pd.DataF
         is_right = (truth == label).to_numpy()
         if is_right.any():
             figures = retrieval_metrics(scores.loc[[number]].to_numpy(), is_right[None])
-            table.append((dataset, fold, label, int(is_right.sum()), figures["map_at_10"], figures["recall_at_1"]))
-    return pd.DataFrame(table, columns=["dataset", "fold", "label", "n_clips", "map_at_10", "recall_at_1"])
+            table.append((dataset, fold, label, int(is_right.sum()), figures["map_at_10"], figures["r_at_1"]))
+    return pd.DataFrame(table, columns=["dataset", "fold", "label", "n_clips", "map_at_10", "r_at_1"])
 
 
 def main() -> None:
@@ -52,7 +51,7 @@ def main() -> None:
         root, fold, checkpoint = place.rsplit(":", 2)
         tables.append(score_fold(dataset, Path(root), int(fold), checkpoint))
     table = pd.concat(tables)
-    figures = ["map_at_10", "recall_at_1"]
+    figures = ["map_at_10", "r_at_1"]
     for dataset, own in table.groupby("dataset", sort=False):
         print(f"\n{dataset}, folds {', '.join(map(str, sorted(own['fold'].unique())))}, {own['n_clips'].sum()} clips")
         print(f"{'query':<22}{'clips':>7}{'mAP@10':>9}{'R@1':>7}")
@@ -60,7 +59,7 @@ def main() -> None:
             precision, first = mine[figures].mean()
             print(f"{label:<22}{mine['n_clips'].sum():>7}{precision:>9.3f}{first:>7.2f}")
         folds = own.groupby("fold")[figures].mean()
-        mean, std = folds.mean(), np.std(folds, axis=0)
+        mean, std = folds.mean(), folds.std()
         shown = [f"{mean[name]:.3f} ± {std[name]:.3f}" for name in figures]
         print(f"mean over classes, then folds: mAP@10 {shown[0]}, R@1 {shown[1]}")
 
