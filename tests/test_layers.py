@@ -15,7 +15,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 PACKAGE = PROJECT / "clapkit"
 
 LAYERS = {  # layer: its rooms; a file imports from its own room or from a lower layer
-    0: [{"errors", "progress", "resources", "storage", "config", "device", "version"}],
+    0: [{"errors", "progress", "resources", "storage", "config", "device", "parallel", "version"}],
     1: [{"audio"}],
     2: [{"models"}, {"data"}],
     3: [{"model"}],

@@ -68,6 +68,8 @@ def fill_up(waveform: np.ndarray, n_samples: int, padding: str) -> np.ndarray:
             whole one.
     """
     n_given = waveform.shape[1]
+    if n_given == n_samples:
+        return np.array(waveform, dtype=np.float32)
     if padding == "repeat":
         return np.tile(waveform, -(-n_samples // n_given))[:, :n_samples].astype(np.float32, copy=False)
     if padding == "repeatpad":

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import numpy as np
@@ -17,6 +16,7 @@ from clapkit.audio.io import load_waveform
 from clapkit.config import AudioConfig
 from clapkit.data.packs import Pack, digest_of, open_pack
 from clapkit.errors import AudioError
+from clapkit.parallel import done_ahead
 from clapkit.progress import progress_bar
 from clapkit.resources import cache_folder
 
@@ -90,14 +90,9 @@ def open_waveforms(table: pd.DataFrame, audio: AudioConfig) -> WaveformStore:
 
 def _in_threads(function: Callable[[int], np.ndarray], places: Sequence[int]) -> Iterator[np.ndarray]:
     """Results in order, of which only a few wait in memory."""
-    waiting: deque[Future[np.ndarray]] = deque()
     with ThreadPoolExecutor() as pool:
-        for place in places:
-            waiting.append(pool.submit(function, place))
-            if len(waiting) >= 2 * (os.cpu_count() or 1):
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        for _, done in done_ahead(function, places, pool, 2 * (os.cpu_count() or 1)):
+            yield done.result()
 
 
 def _contents(paths: list[str]) -> dict[str, tuple[int, int, str]]:

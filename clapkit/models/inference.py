@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 
 import numpy as np
 import torch
 
 from clapkit.audio.windows import cut_windows
 from clapkit.models.clap import CLAP
+from clapkit.parallel import done_ahead, sharing_threads
 
 BATCH_S = {"cpu": 40, "cuda": 2560}
 """Seconds of sound in one forward pass; halved where the memory does not hold it. No result depends on it. On a CPU
 larger feature maps (above 32 MB in glibc) would go back to the system after each layer and be cleared anew.
 """
+MOST_WORKERS = 8
+"""Batches that a CPU encodes side by side; it bounds memory."""
 
 
 @dataclass(frozen=True)
@@ -54,33 +60,26 @@ def encode_clips(
     Yields:
         One output per clip, the same alone or among others.
     """
-    clap.eval()
     audio = clap.config.audio
-    batch_windows = max(round(BATCH_S[clap.logit_scale.device.type] / audio.window_s), 1)
-    waiting: list[tuple[np.ndarray, np.ndarray]] = []  # spans of clips not yet yielded: start and end in seconds
-    queue: list[tuple[np.ndarray, int]] = []  # windows not yet encoded
-    done: list[tuple[np.ndarray, np.ndarray | None]] = []  # encoded windows of clips not yet yielded
+    spans: deque[tuple[np.ndarray, np.ndarray]] = deque()  # of clips not yet yielded: start and end in seconds
 
-    def finished() -> Iterator[ClipOutput]:
-        while waiting and len(done) >= len(waiting[0][0]):
-            start_s, end_s = waiting.pop(0)
-            parts, done[: len(start_s)] = done[: len(start_s)], []
-            probabilities = [part[1] for part in parts]
+    def windows() -> Iterator[tuple[np.ndarray, int]]:
+        for waveform in waveforms:
+            cut = cut_windows(waveform, audio)
+            start_s = cut.start_samples / audio.sample_rate
+            spans.append((start_s, start_s + cut.n_valid_samples / audio.sample_rate))
+            yield from zip(cut.waveform, cut.n_valid_samples, strict=True)
+
+    parts: list[tuple[np.ndarray, np.ndarray | None]] = []
+    for part in _encode(clap, windows(), dtype):
+        parts.append(part)
+        start_s, end_s = spans[0]
+        if len(parts) == len(start_s):
+            vectors, probabilities = zip(*parts, strict=True)
             mean = None if probabilities[0] is None else np.mean(probabilities, axis=0)
-            yield ClipOutput(np.stack([part[0] for part in parts]), mean, start_s, end_s)
-
-    for waveform in waveforms:
-        windows = cut_windows(waveform, audio)
-        start_s = windows.start_samples / audio.sample_rate
-        waiting.append((start_s, start_s + windows.n_valid_samples / audio.sample_rate))
-        queue.extend(zip(windows.waveform, windows.n_valid_samples, strict=True))
-        while len(queue) >= batch_windows:
-            done.extend(_encode_queue(clap, queue[:batch_windows], dtype))
-            del queue[:batch_windows]
-        yield from finished()
-    if queue:
-        done.extend(_encode_queue(clap, queue, dtype))
-    yield from finished()
+            yield ClipOutput(np.stack(vectors), mean, start_s, end_s)
+            spans.popleft()
+            parts = []
 
 
 def encode_windows(
@@ -96,11 +95,27 @@ def encode_windows(
     Yields:
         ``(embed_dim,)`` float32 of unit length, in order; the same alone or among others.
     """
+    yield from (vector for vector, _ in _encode(clap, windows, dtype))
+
+
+def _encode(
+    clap: CLAP, windows: Iterable[tuple[np.ndarray, int]], dtype: torch.dtype
+) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """Vectors and probabilities in order; on a CPU several batches are encoded side by side."""
     clap.eval()
-    batch_windows = max(round(BATCH_S[clap.logit_scale.device.type] / clap.config.audio.window_s), 1)
-    rest = iter(windows)
-    while batch := list(islice(rest, batch_windows)):
-        yield from (vector for vector, _ in _encode_queue(clap, batch, dtype))
+    device, rest = clap.logit_scale.device.type, iter(windows)
+    n_windows = max(round(BATCH_S[device] / clap.config.audio.window_s), 1)
+    batches = iter(lambda: list(islice(rest, n_windows)), [])
+    first = list(islice(batches, 2))
+    batches = chain(first, batches)
+    n_workers = min(torch.get_num_threads(), MOST_WORKERS) if device == "cpu" and len(first) > 1 else 1
+    work = partial(_encode_queue, clap, dtype=dtype)
+    if n_workers == 1:
+        yield from chain.from_iterable(map(work, batches))
+        return
+    with sharing_threads(n_workers) as pool:
+        for _, encoded in done_ahead(work, batches, pool, n_ahead=2 * n_workers):
+            yield from encoded.result()
 
 
 def _encode_queue(
@@ -128,7 +143,9 @@ def _encode_batch(
     device = clap.logit_scale.device
     waveform = torch.from_numpy(np.stack([window for window, _ in batch])).to(device)
     n_valid_samples = torch.tensor([n_valid for _, n_valid in batch], device=device)
-    reproducible = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+    reproducible = contextlib.nullcontext()
+    if device.type == "cuda":
+        reproducible = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
     with reproducible, torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
         features = clap.audio_features(waveform, n_valid_samples)
         vectors = clap.audio_projection(features).cpu().numpy()

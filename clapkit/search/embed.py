@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,17 +18,19 @@ from clapkit.audio.stream import stream_waveform, stream_windows
 from clapkit.errors import AudioError, ClapkitError
 from clapkit.model import AudioTextModel
 from clapkit.models.inference import ClipOutput, encode_windows
+from clapkit.parallel import done_ahead
 from clapkit.progress import progress_bar
 from clapkit.search.parts import Part
 
 DECODED_AHEAD = 16
 """Clips decoded before the model asks for them; it bounds memory."""
+N_DECODERS = max((os.cpu_count() or 1) // 2, 2)
+"""Threads that decode; more of them get into the model's way."""
 OVERLAP = 0.5
 """Part of a window that the next one hears too."""
 LONG_S = 120.0
 """Longer files are decoded and cut as they are encoded, and never lie in memory as a whole."""
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
 Window = tuple[int, np.ndarray, int]
 """First sample, samples ``(n_channels, n_window_samples)``, and how many of them are sound."""
 
@@ -60,10 +62,10 @@ def encode_files(model: AudioTextModel, files: Sequence[Path], *, strict: bool =
     result = BulkResult()
     usable: deque[Path] = deque()
 
-    with progress_bar("Embedding", len(files)) as advance:
+    with progress_bar("Embedding", len(files)) as advance, ThreadPoolExecutor(N_DECODERS) as pool:
 
         def waveforms() -> Iterator[np.ndarray]:
-            for file, decoded in _done_ahead(model.load_waveform, files):
+            for file, decoded in done_ahead(model.load_waveform, files, pool, DECODED_AHEAD):
                 try:
                     waveform = decoded.result()
                 except AudioError as error:
@@ -112,7 +114,7 @@ def embed_part(
 
     def windows() -> Iterator[tuple[np.ndarray, int]]:
         cut = partial(_windows_of_short_file, model, hop_s)
-        for row, (path, short) in enumerate(_done_ahead(cut, files["path"].tolist())):
+        for row, (path, short) in enumerate(done_ahead(cut, files["path"].tolist(), pool, DECODED_AHEAD)):
             try:
                 found = short.result()
                 for start, window, n_valid in _stream(model, path, hop_s) if found is None else found:
@@ -124,23 +126,12 @@ def embed_part(
                 bad_files[path] = str(error)
             advance()
 
-    vectors = list(encode_windows(model.clap, windows(), model.dtype))
+    with ThreadPoolExecutor(N_DECODERS) as pool:
+        vectors = list(encode_windows(model.clap, windows(), model.dtype))
     spans = pd.DataFrame(places, columns=["file", "start_s", "end_s"])
     good = ~spans["file"].isin([row for row, path in enumerate(files["path"]) if path in bad_files])
     kept = np.array(vectors, dtype=np.float32).reshape(-1, model.embed_dim)[good.to_numpy()]
     return Part(files, spans[good].reset_index(drop=True), kept, bad_files)
-
-
-def _done_ahead(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[Item, Future[Result]]]:
-    """Each item with its work, which other threads do ahead of need."""
-    with ThreadPoolExecutor() as pool:
-        ahead: deque[tuple[Item, Future[Result]]] = deque()
-        for item in items:
-            ahead.append((item, pool.submit(work, item)))
-            if len(ahead) > DECODED_AHEAD:
-                yield ahead.popleft()
-        while ahead:
-            yield ahead.popleft()
 
 
 def _windows_of_short_file(model: AudioTextModel, hop_s: float, path: str) -> list[Window] | None:
