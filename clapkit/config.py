@@ -181,6 +181,10 @@ class TrainConfig(Section):
     start_from: str | None = Field(
         None, description="checkpoint whose towers are trained further: a folder, file or published name"
     )
+    teacher: str | None = Field(
+        None, description="checkpoint of the same labels and preprocessing to learn from, such as clapkit join makes"
+    )
+    teacher_part: float = Field(0.7, ge=0, le=1, description="part of the labels that a teacher's beliefs replace")
     freeze_audio: bool = Field(False, description="the audio tower stays as it is; for a training with start_from")
     epochs: int = Field(24, ge=1)
     batch_size: int = Field(16, ge=2, description="clips that are contrasted with one another, over all processes")

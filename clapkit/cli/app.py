@@ -27,6 +27,7 @@ COMMANDS = {
     "index-add": ("clapkit.cli.search:index_add", "Put more sounds into an index."),
     "index-update": ("clapkit.cli.search:index_update", "Follow what changed in the folders of an index."),
     "index-remove": ("clapkit.cli.search:index_remove", "Take sounds out of an index."),
+    "index-merge": ("clapkit.cli.search:index_merge", "Put other indexes into an index."),
     "index-info": ("clapkit.cli.search:index_info", "What an index holds and which model made it."),
     "index-verify": ("clapkit.cli.search:index_verify", "Check that an index is whole."),
     "index-export": ("clapkit.cli.embed:index_export", "Write an index for other programs: Parquet, LanceDB."),

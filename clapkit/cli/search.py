@@ -102,6 +102,20 @@ def index_remove(index: Index, *paths: Path, ids: str | None = None, checkpoint:
     _report(opened, opened.remove(paths, numbers))
 
 
+def index_merge(index: Index, *others: Path, checkpoint: OwnCheckpoint = None) -> None:
+    """Put other indexes of the same model into an index, such as shards built on several machines.
+
+    Args:
+        others: index folders, which stay as they are; files that the index has already are not doubled.
+    """
+    from clapkit.search.index import AudioIndex
+
+    if not others:
+        raise ClapkitError("nothing to merge; expected clapkit index-merge INDEX OTHER ...")
+    opened = _open(index, checkpoint, "cpu", "float32")
+    _report(opened, opened.merge(*(AudioIndex.load(other, opened.model) for other in others)))
+
+
 def index_info(index: Index, *, files: Flag = False, json: Json = False) -> None:
     """What an index holds and which model made it.
 

@@ -138,7 +138,7 @@ def remove(store: Store, paths: Sequence[str | Path] = (), ids: Sequence[int] = 
     return Changes(n_removed=len(indexed) - len(live_files(store)))
 
 
-def merge(store: Store, others: Sequence[Store]) -> None:
+def merge(store: Store, others: Sequence[Store]) -> Changes:
     """Put other indexes of the same model into this one; files that it has already are not doubled.
 
     Raises:
@@ -165,6 +165,7 @@ def merge(store: Store, others: Sequence[Store]) -> None:
         roots = dict.fromkeys([*store.record["roots"], *(root for each in others for root in each.record["roots"])])
         store.commit([*store.segments, segment], store.removed, next_id, roots=list(roots))
     _tidy(store)
+    return Changes(n_added=sum(len(part.files) for part in parts))
 
 
 def compact(store: Store) -> None:

@@ -168,14 +168,14 @@ class AudioIndex:
         with self._changing():
             return self._note(changes.remove(self._store, paths, ids))
 
-    def merge(self, *others: AudioIndex) -> None:
+    def merge(self, *others: AudioIndex) -> Changes:
         """Put other indexes of the same model into this one; files that it has already are not doubled.
 
         Raises:
             IndexMismatchError: another model, preprocessing or overlap made one of them.
         """
         with self._changing():
-            changes.merge(self._store, [other._store for other in others])
+            return self._note(changes.merge(self._store, [other._store for other in others]))
 
     def search(
         self, query: str | Sequence[str] | np.ndarray = (), k: int = 10, *, like: Sequence[Any] = (),

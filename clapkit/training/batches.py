@@ -12,6 +12,7 @@ from clapkit.audio.augment import augment, draw_augmentation, mix, silence_clips
 from clapkit.audio.windows import n_window_frames
 from clapkit.config import Config
 from clapkit.data.log_mels import LogMelStore
+from clapkit.training.teacher import Teacher
 from clapkit.training.texts import TrainingTexts
 
 NO_TEXT = 1e-6
@@ -31,6 +32,7 @@ class TrainingData:
         targets: ``(n_clips, n_labels)`` float32, 1 for each label of a clip; all 0 for captions only.
         backgrounds: pictures to lay under clips; None: other clips of the batch.
         silence: ``(N_SILENT, n_channels, n_mels, n_frames)`` pictures of silence, on the device; None: never heard.
+        teacher: what else to believe of a clip than its label; None: nothing.
     """
 
     log_mels: LogMelStore
@@ -41,6 +43,7 @@ class TrainingData:
     targets: Tensor
     backgrounds: LogMelStore | None = None
     silence: Tensor | None = None
+    teacher: Teacher | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -116,6 +119,9 @@ def training_batch(
     log_mel, n_valid_frames = augment(*pictures, draws, config.audio, config.augment, backgrounds)
     mixed = (drawn.partner, drawn.share) if config.augment.mixup else None
     batch = _batch(data, clips, drawn_texts, log_mel, n_valid_frames, mixed, own, more_texts)
+    if data.teacher is not None:
+        topics = torch.cat([drawn_texts[1]] + ([] if more_texts is None else [more_texts[1]]))
+        batch = _taught(batch, data.teacher, topics, log_mel, n_valid_frames, config.train.teacher_part)
     return batch if data.silence is None else _with_silence(batch, draws.silent, data.silence, config, own)
 
 
@@ -144,6 +150,15 @@ def _batch(
     else:
         text = data.text_vectors[places].to(device)
     return Batch(log_mel[own], n_valid_frames[own], text, same.to(device), targets.to(device))
+
+
+def _taught(
+    batch: Batch, teacher: Teacher, topics: Tensor, log_mel: Tensor, n_valid_frames: Tensor, part: float
+) -> Batch:
+    """A teacher's beliefs in the place of a part of what the labels say; clips without a label get them too."""
+    believed = teacher.believe(log_mel, n_valid_frames)
+    of_texts = teacher.of_texts(believed, topics, batch.same)
+    return replace(batch, same=batch.same.lerp(of_texts, part), targets=batch.targets.lerp(believed, part))
 
 
 def _with_silence(batch: Batch, silent: Tensor, pictures: Tensor, config: Config, own: slice) -> Batch:

@@ -32,6 +32,7 @@ from clapkit.models.text_towers import (
     weights_sha256,
 )
 from clapkit.training.batches import TrainingData, seeded_generator
+from clapkit.training.teacher import Teacher
 from clapkit.training.texts import TrainingTexts, encode_all
 
 
@@ -133,14 +134,14 @@ def freeze_unused(clap: CLAP) -> None:
 
 def make_data(
     rows: pd.DataFrame, labels: tuple[str, ...], texts: TrainingTexts, network: Network, log_mels: LogMelStore,
-    backgrounds: LogMelStore | None = None, silence: Tensor | None = None,
+    backgrounds: LogMelStore | None = None, silence: Tensor | None = None, teacher: Teacher | None = None,
 ) -> TrainingData:  # fmt: skip
     """Bring rows of a manifest into the form that the loop reads."""
     weights = drawing_weights(rows, network.clap.config.train.balance)
     vectors = None if network.tower is None else encode_all(network.tower, texts.texts)
     return TrainingData(
         log_mels, torch.tensor(rows.index.to_numpy()), weights, texts, vectors, label_targets(rows, labels),
-        backgrounds, silence,
+        backgrounds, silence, teacher,
     )  # fmt: skip
 
 

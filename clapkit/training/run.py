@@ -42,6 +42,7 @@ from clapkit.training.build import (
 from clapkit.training.loop import Outcome, fit
 from clapkit.training.processes import make_accelerator
 from clapkit.training.record import augmentation_samples, run_record, write_split
+from clapkit.training.teacher import Teacher, open_teacher
 from clapkit.training.texts import TrainingTexts
 from clapkit.training.unfinished import begin, refuse_to_lose, state_folder
 
@@ -113,11 +114,13 @@ def train_and_test(
     freeze_unused(network.clap.to(accelerator.device))
     manner = "frozen" if network.tower else "trained"
     report(f"text tower {config.text.name}, {manner}; {len(texts.texts)} training texts")
+    teacher = open_teacher(config, run.manifest.labels, texts, accelerator.device)
+    _check_teacher(teacher, split, config)
     waveforms = open_waveforms(run.manifest.table, config.audio)  # the test's clips too: a bad one is found now
     log_mels = open_log_mels(waveforms, config.audio, accelerator.device).to_device(accelerator.device)
     backgrounds = open_backgrounds(config, accelerator.device)
     silence = make_silence(config, accelerator.device)
-    train = make_data(split.train, run.manifest.labels, texts, network, log_mels, backgrounds, silence)
+    train = make_data(split.train, run.manifest.labels, texts, network, log_mels, backgrounds, silence, teacher)
     validation = None
     if config.train.watches_validation:
         val_texts = TrainingTexts(split.validation, run.texts_of)
@@ -125,7 +128,7 @@ def train_and_test(
     identity = run_id(run)
     outcome = fit(network.clap, train, validation, accelerator, state_folder(run.output), identity, report)
     network = Network(outcome.network, network.tower, network.text_sha256)
-    checkpoint = _checkpoint(run, config, network, accelerator.device, start)
+    checkpoint = _checkpoint(run, config, network, accelerator.device, start, teacher)
     model = AudioTextModel(checkpoint, accelerator.device, str(run.output))
     if accelerator.is_main_process:
         record = {"id": identity} | run_record(
@@ -161,6 +164,16 @@ def _fitted_config(run: Run) -> Config:
     return config
 
 
+def _check_teacher(teacher: Teacher | None, split: Split, config: Config) -> None:
+    """Refuse a teacher who has heard a recording of the test."""
+    known = set() if teacher is None or split.leaky else set(split.test["source"]) & set(teacher.sources)
+    if known:
+        raise DatasetError(
+            f"train.teacher={config.train.teacher}: has heard {len(known)} recordings of the test, such as "
+            f"{min(known)}; give a teacher that was trained on the same split."
+        )
+
+
 def _check_rows_and_losses(split: Split, config: Config) -> None:
     settings = config.train
     if not (settings.contrastive_weight or (settings.head_weight and config.model.head)):
@@ -179,8 +192,9 @@ def _check_rows_and_losses(split: Split, config: Config) -> None:
 
 
 def _checkpoint(
-    run: Run, config: Config, network: Network, device: torch.device, start: Checkpoint | None
-) -> Checkpoint:
+    run: Run, config: Config, network: Network, device: torch.device, start: Checkpoint | None,
+    teacher: Teacher | None,
+) -> Checkpoint:  # fmt: skip
     texts = known_vectors(network, run.manifest, run.texts_of)
     training = {
         "dataset": run.manifest.dataset, "split": run.split.note, "leaky": run.split.leaky,
@@ -192,6 +206,8 @@ def _checkpoint(
         kept = {key: start.training[key] for key in KEPT_FACTS if key in start.training}
         training |= {"started_from": config.train.start_from, **kept}
         heard |= set(start.sources)
+    if teacher is not None:
+        heard |= set(teacher.sources)
     return Checkpoint(network.clap, list(run.manifest.labels), network.text_sha256, texts, training, {}, sorted(heard))
 
 

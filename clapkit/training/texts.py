@@ -29,6 +29,7 @@ class TrainingTexts:
     Attributes:
         texts: every text once.
         topics: ``(n_clips, most_topics)`` int64 topics of each clip, padded with −1.
+        topic_names: the label, tag or caption that each topic is.
     """
 
     def __init__(self, table: pd.DataFrame, texts_of: Callable[[str], list[str]] = training_texts) -> None:
@@ -47,6 +48,7 @@ class TrainingTexts:
                 own = {name: of_label[name] for name in labels}
             self._choices.append([(topics.setdefault(name, len(topics)), texts) for name, texts in own.items()])
         self.texts = list(places)
+        self.topic_names = list(topics)
         self._labels = [(topics[name], texts) for name, texts in of_label.items() if name in topics]
         of_clip = [torch.tensor([topic for topic, _ in choices]) for choices in self._choices]
         self.topics = pad_sequence(of_clip, batch_first=True, padding_value=NO_TOPIC)

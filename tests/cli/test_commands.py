@@ -185,6 +185,19 @@ def test_search_with_a_checkpoint_that_has_moved(cli: Callable, tiny_run: Path, 
     assert len(_document(cli("search", "low", "--index", "found", "--checkpoint", "there", "--json"))["hits"]) == 6
 
 
+def test_shards_are_merged(cli: Callable, tiny_run: Path, sounds: Path, tmp_path: Path) -> None:
+    for part in ("low", "high"):
+        assert cli("index", sounds / part, "--output", part, "--checkpoint", tiny_run).code == 0
+    before = clapkit.AudioIndex.load(tmp_path / "low").n_files
+    merged = cli("index-merge", "low", "high")
+    assert merged.code == 0, merged.err
+    more = clapkit.AudioIndex.load(tmp_path / "high").n_files
+    assert f"{more} files added" in merged.out
+    assert clapkit.AudioIndex.load(tmp_path / "low").n_files == before + more
+    assert cli("index-merge", "low").code == 2
+    assert "is no index" in cli("index-merge", "low", sounds).err
+
+
 def test_index_keeps_what_is_there_unless_told_otherwise(cli: Callable, tiny_run: Path, sounds: Path) -> None:
     words = ("index", sounds / "low", "--output", "found", "--checkpoint", tiny_run)
     assert [cli(*words).code, cli(*words).code, cli(*words, "--overwrite").code] == [0, 2, 0]

@@ -152,7 +152,9 @@ def test_many_changes_are_written_as_one_segment_and_ids_stay(index: AudioIndex,
 def test_shards_built_apart_are_merged(tiny_model: AudioTextModel, folder: Path, tmp_path: Path) -> None:
     whole = AudioIndex.build(tiny_model, folder, tmp_path / "whole")
     first = AudioIndex.build(tiny_model, folder / "a", tmp_path / "first")
-    first.merge(AudioIndex.build(tiny_model, [folder / "b", folder / "a" / "0.wav"]))
+    n_before = first.n_files
+    done = first.merge(AudioIndex.build(tiny_model, [folder / "b", folder / "a" / "0.wav"]))
+    assert done == Changes(n_added=whole.n_files - n_before)
     assert names(first) == names(whole)
     assert len(first) == len(whole)
     best = [hit.path for hit in whole.search("high", k=6)]
