@@ -1,4 +1,4 @@
-"""What nothing sounds like: digital silence, and noise too faint for sixteen bits."""
+"""What nothing sounds like: digital silence, and the faint noise of a recorder that hears nothing."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from clapkit.audio.log_mel import LogMel
 from clapkit.audio.windows import n_window_frames, n_window_samples
 from clapkit.config import AudioConfig
 
-LEVELS_DBFS = (-125.0, -93.0)
-"""Of the noise; a sample of sixteen bits has steps of -90 dBFS."""
+LEVELS_DBFS = (-125.0, -60.0)
+"""Of the noise: from below the steps of sixteen bits (-90 dBFS) to the hiss of a cheap microphone."""
 STEEPEST = 2.0
 """Noise's power falls with frequency to at most this exponent: 0 is white, 1 pink, 2 red."""
 
