@@ -195,7 +195,7 @@ def test_shards_are_merged(cli: Callable, tiny_run: Path, sounds: Path, tmp_path
     assert f"{more} files added" in merged.out
     assert clapkit.AudioIndex.load(tmp_path / "low").n_files == before + more
     assert cli("index-merge", "low").code == 2
-    assert "is no index" in cli("index-merge", "low", sounds).err
+    assert "is not an index" in cli("index-merge", "low", sounds).err
 
 
 def test_index_keeps_what_is_there_unless_told_otherwise(cli: Callable, tiny_run: Path, sounds: Path) -> None:
