@@ -221,8 +221,8 @@ class AudioIndex:
         scores, segments, rows = nearest_windows(self._store, vectors, k, allowed_masks(self._store, where))
         asked, _ = np.nonzero(rows >= 0)
         scores, segments, rows = scores[rows >= 0], segments[rows >= 0], rows[rows >= 0]
-        found = self._described(segments, rows)
-        return pd.DataFrame({"query": asked, "score": scores, **found}, copy=False)
+        described = self._described(segments, rows)
+        return pd.DataFrame({"query": asked, "score": scores, **described}, copy=False)
 
     def to_pandas(self) -> pd.DataFrame:
         """A row per window: ``id``, ``path``, ``start_s``, ``end_s``, the user's columns, and ``vector``."""
@@ -233,21 +233,21 @@ class AudioIndex:
             tables.append(pd.concat([part.spans.drop(columns="file"), files], axis=1).assign(vector=list(part.vectors)))
         return pd.concat(tables, ignore_index=True)
 
-    def _described(self, segments: np.ndarray, rows: np.ndarray) -> pd.DataFrame:
-        """What is known of windows: ``id``, ``start_s``, ``end_s``, ``path`` and the user's columns."""
-        tables, order = [], []
+    def _described(self, segments: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray | pd.Series]:
+        """Columns of what is known of windows: ``id``, ``start_s``, ``end_s``, ``path`` and the user's."""
+        columns, order = [], []
         for place in np.unique(segments):
             segment = self._store.segments[place]
             order.append(np.flatnonzero(segments == place))
             spans = segment.spans.arrays(rows[order[-1]])
             own = [name for name in segment.files.names if name not in FILE_FACTS]
-            files = segment.files.arrays(spans.pop("file"), own)
-            tables.append(pd.DataFrame(spans | files, copy=False))
-        if not tables:
-            return pd.DataFrame({name: [] for name in ("id", "start_s", "end_s", "path")})
-        if len(tables) == 1:
-            return tables[0]
-        return pd.concat(tables).take(np.argsort(np.concatenate(order))).reset_index(drop=True)
+            columns.append(spans | segment.files.arrays(spans.pop("file"), own))
+        if not columns:
+            return {name: np.array([]) for name in ("id", "start_s", "end_s", "path")}
+        if len(columns) == 1:
+            return columns[0]
+        table = pd.concat([pd.DataFrame(each, copy=False) for each in columns], ignore_index=True)
+        return dict(table.take(np.argsort(np.concatenate(order))).reset_index(drop=True).items())
 
     @contextmanager
     def _changing(self) -> Iterator[None]:

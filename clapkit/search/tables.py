@@ -23,6 +23,9 @@ class Table:
     Args:
         file: written by :func:`write_table`.
 
+    Attributes:
+        names: of the columns.
+
     Raises:
         IndexMismatchError: missing or damaged.
     """
@@ -34,15 +37,11 @@ class Table:
             raise IndexMismatchError(
                 f"{file}: damaged ({str(error).splitlines()[0]}); build the index again."
             ) from None
+        self.names: list[str] = list(self._parquet.schema_arrow.names)
         self._group = lru_cache(KEPT_GROUPS)(self._read_group)
 
     def __len__(self) -> int:
         return self._parquet.metadata.num_rows
-
-    @property
-    def names(self) -> list[str]:
-        """Of the columns."""
-        return list(self._parquet.schema_arrow.names)
 
     def rows(self, places: np.ndarray, names: list[str] | None = None) -> pd.DataFrame:
         """The rows at ``(n,)`` places, in their order; all columns, or those named."""
