@@ -202,7 +202,7 @@ def _replace(
     segments, next_id, bad_files, used = store.segments, store.record["next_id"], bad_names, set()
     if len(new):
         parts, bad_files = _embedded(store, model, new, bad_names, strict=strict, engine=engine)
-        if not len(indexed):
+        if not same.any() and (roots is not None or not len(indexed)):  # nothing that was asked for would be there
             _require_windows(store, parts, bad_files)
         used = {path for part in parts for path in part.files["path"]}
         if any(len(part.spans) for part in parts):

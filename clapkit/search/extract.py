@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clapkit.audio.io import encode_wav, load_waveform
-from clapkit.errors import ClapkitError
+from clapkit.errors import ClapkitError, StorageError
 from clapkit.search.nearest import Hit
 
 PLAYERS = (
@@ -35,7 +35,10 @@ def extract_hits(hits: Sequence[Hit], folder: Path) -> list[Path]:
 
     Raises:
         AudioError: a file has vanished since it was indexed, or cannot be read.
+        StorageError: a file has the name of the folder.
     """
+    if folder.is_file():
+        raise StorageError(f"{folder}: is a file; expected a folder to write the found sounds into.")
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for rank, hit in enumerate(hits, start=1):

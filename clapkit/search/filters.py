@@ -31,7 +31,7 @@ def allowed_spans(segment: Segment, where: str, columns: Sequence[str] = ()) -> 
     try:
         holds = table.eval(where, engine="python")
     except Exception as error:  # pandas raises whatever Python does
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = str(getattr(error, "msg", error)).partition("\n")[0] or type(error).__name__
         raise ClapkitError(f"--where '{where}': {reason}; expected a condition on {', '.join(table)}.") from None
     if not isinstance(holds, pd.Series) or holds.dtype != bool:
         raise ClapkitError(f"--where '{where}': is no condition; expected such as \"fold == 2\" on {', '.join(table)}.")

@@ -28,7 +28,7 @@ def read_terms(text: str) -> list[tuple[float, str]]:
     terms = [(1.0, pieces[0])] if pieces[0].strip() else []
     terms += [(1.0 if sign == "+" else -1.0, words) for sign, words in zip(pieces[1::2], pieces[2::2], strict=True)]
     terms = [(weight, " ".join(words.split())) for weight, words in terms]
-    if not terms or any(not words for _, words in terms):
+    if not terms or not all(re.search(r"\w", words) for _, words in terms):
         raise ClapkitError(f"query '{text}': empty text; expected words such as 'a dog barking' or '+dog -traffic'.")
     return terms
 

@@ -241,14 +241,14 @@ def read_record(folder: Path) -> dict[str, Any]:
             f"{folder}: is not an index; make one with clapkit index PATH --output {folder}."
         ) from None
     except (json.JSONDecodeError, UnicodeDecodeError):
-        record = {}
-    record = record if isinstance(record, dict) else {}
-    if record.get("format_version") != FORMAT_VERSION or any(name not in record for name in _NEEDED):
-        raise IndexMismatchError(
-            f"{folder / RECORD_FILE}: format version {record.get('format_version')}, this clapkit reads version "
-            f"{FORMAT_VERSION}; build the index again."
-        )
-    return record
+        record = None
+    version = record.get("format_version") if isinstance(record, dict) else None
+    if version == FORMAT_VERSION and all(name in record for name in _NEEDED):
+        return record
+    problem = "damaged"
+    if version not in (None, FORMAT_VERSION):
+        problem = f"format version {version}, this clapkit reads version {FORMAT_VERSION}"
+    raise IndexMismatchError(f"{folder / RECORD_FILE}: {problem}; build the index again.")
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,8 @@ PQ_ITERATIONS = 10
 LEAST_FOR_PQ = 256
 """Fewer vectors cannot train a code of one byte, and are searched exactly whatever kind is asked for."""
 NO_PLACE = -1
+_FAISS_PLACE = re.compile(r"^Error in .* at \S+:\d+: (Error: '.*' failed: )?")
+"""What FAISS says before a reason: the function and line of its source."""
 
 
 @dataclass
@@ -173,7 +176,8 @@ def open_vectors(folder: Path, effort: int) -> Vectors:
         if (folder / FAST_FILE).exists():
             fast = faiss.read_index(os.fspath(folder / FAST_FILE), faiss.IO_FLAG_MMAP_IFC)
     except RuntimeError as error:
-        raise IndexMismatchError(f"{folder}: damaged ({str(error).splitlines()[0]}); build the index again.") from None
+        reason = _FAISS_PLACE.sub("", str(error).splitlines()[0])
+        raise IndexMismatchError(f"{folder}: damaged ({reason}); build the index again.") from None
     return Vectors(exact, fast, effort)
 
 

@@ -185,6 +185,15 @@ def test_search_with_a_checkpoint_that_has_moved(cli: Callable, tiny_run: Path, 
     assert len(_document(cli("search", "low", "--index", "found", "--checkpoint", "there", "--json"))["hits"]) == 6
 
 
+def test_found_sounds_are_not_written_over_a_file(cli: Callable, index: Path, tmp_path: Path) -> None:
+    taken = tmp_path / "taken.wav"
+    taken.write_text("mine")
+    failed = cli("search", "low", "--index", index, "--extract", taken)
+    assert failed.code == 2
+    assert "is a file; expected a folder" in failed.err
+    assert taken.read_text() == "mine"
+
+
 def test_shards_are_merged(cli: Callable, tiny_run: Path, sounds: Path, tmp_path: Path) -> None:
     for part in ("low", "high"):
         assert cli("index", sounds / part, "--output", part, "--checkpoint", tiny_run).code == 0

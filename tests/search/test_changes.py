@@ -71,6 +71,16 @@ def test_adding_embeds_what_is_new_and_keeps_ids(index: AudioIndex, folder: Path
     assert index.add(folder) == Changes()
 
 
+def test_adding_nothing_usable_is_refused_and_forgotten(index: AudioIndex, folder: Path) -> None:
+    before, text = index.facts, folder / "text.wav"
+    text.write_text("no sound")
+    with pytest.raises(AudioError, match="none of the 1 file"):
+        index.add(text)
+    assert AudioIndex.load(index.folder, index.model).facts["roots"] == before["roots"]
+    done = index.add(folder)  # where something is usable, what is not is listed
+    assert (done.n_added, len(done.bad_files)) == (0, 1)
+
+
 def test_updating_follows_the_folder(index: AudioIndex, folder: Path) -> None:
     before, old = ids(index), vector_of(index, "0.wav")
     write(folder / "a" / "0.wav", 3_000)

@@ -291,3 +291,19 @@ def test_a_row_without_a_path_is_named_by_its_line(cli: Callable, tiny_run: Path
     failed = cli("embed", "--metadata", file, "--output", tmp_path / "v.parquet", "--checkpoint", tiny_run)
     assert failed.code == 2
     assert "empty.csv, line 3" in failed.err
+
+
+def test_sounds_that_are_named_get_what_a_csv_says_of_them(
+    cli: Callable, tiny_run: Path, sounds: Path, tmp_path: Path
+) -> None:
+    file = sounds.parent / "own.csv"
+    file.write_text(f"path,fold\n{sounds.name}/low/0.wav,1\nelsewhere.wav,2\n")
+    options = ("--metadata", file, "--checkpoint", tiny_run)
+    built = cli("index", sounds / "low", "--output", tmp_path / "own", *options)
+    assert built.code == 0, built.err
+    table = AudioIndex.load(tmp_path / "own").to_pandas().drop_duplicates("path").set_index("path")["fold"]
+    assert len(table) == len(list((sounds / "low").iterdir()))
+    assert table.dropna().to_dict() == {str((sounds / "low" / "0.wav").resolve()): 1}
+    failed = cli("index", sounds / "high", "--output", tmp_path / "other", *options)
+    assert failed.code == 2
+    assert "none of its 2 paths is among the sounds" in failed.err

@@ -218,7 +218,8 @@ def test_another_format_version_is_refused(saved: Path, tiny_model: AudioTextMod
 @pytest.mark.parametrize("content", ["", "{", '{"format_version": 1}', "[]", "\x00\xff"])
 def test_a_damaged_record_is_refused(content: str, saved: Path, tiny_model: AudioTextModel) -> None:
     (saved / "index.json").write_text(content, encoding="latin-1")
-    assert "index.json" in _refusal(saved, tiny_model)
+    message = _refusal(saved, tiny_model)
+    assert "index.json: format version 1" in message if "version" in content else "index.json: damaged" in message
 
 
 @pytest.mark.parametrize("name", ["vectors.faiss", "spans.parquet"])

@@ -27,7 +27,7 @@ def test_signs_start_terms_only_before_a_word(text: str, terms: list) -> None:
     assert read_terms(text) == terms
 
 
-@pytest.mark.parametrize("text", ["", "  "])
+@pytest.mark.parametrize("text", ["", "  ", "+ -", "dog +..."])
 def test_no_words_are_an_error(text: str) -> None:
     with pytest.raises(ClapkitError, match="empty text"):
         read_terms(text)
