@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from clapkit.cli.output import note
-from clapkit.errors import ClapkitError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +29,7 @@ Precision = Annotated[
 ]
 Metadata = Annotated[
     Path | None,
-    Parameter(help="CSV with path and columns of your own, by which --where filters; without PATH its files are the sounds."),
+    Parameter(help="CSV with path and columns of your own for --where; without PATH its files are the sounds."),
 ]
 Engine = Annotated[
     Literal["local", "ray"],
@@ -53,25 +52,9 @@ def load_model(
 
 
 def named_sounds(paths: Sequence[Path], metadata: Path | None) -> list[Path] | pd.DataFrame:
-    """The sounds that a command shall take, those of the CSV when no path is given, with what it says of them.
-
-    The paths in a CSV are relative to its folder.
-    """
+    """The sounds that a command shall take, and what a CSV says of them."""
     if metadata is None:
         return list(paths)
-    import pandas as pd
+    from clapkit.search.metadata import sounds_with_metadata
 
-    from clapkit.audio.io import find_sounds
-    from clapkit.data.manifest import read_csv
-
-    table: Any = read_csv(metadata, ("path",), dtype={"path": str})
-    if table["path"].isna().any():
-        line = int(table["path"].isna().to_numpy().argmax()) + 2  # line 1 is the header
-        raise ClapkitError(f"{metadata}, line {line}: has no path; fill it, or leave the line out.")
-    table["path"] = [str((metadata.parent / path).resolve()) for path in table["path"]]
-    if not paths:
-        return table
-    sounds = [str(path.resolve()) for path in find_sounds(paths)]
-    if not table["path"].isin(sounds).any():
-        raise ClapkitError(f"{metadata}: none of its {len(table)} paths is among the sounds; they are relative to it.")
-    return pd.DataFrame({"path": sounds}).merge(table, "left", on="path")
+    return sounds_with_metadata(paths, metadata)
