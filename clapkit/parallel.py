@@ -6,11 +6,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from threading import Barrier, Lock
 from typing import TypeVar
 
 import torch
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
+_STARTING = Lock()
+"""Held while workers change PyTorch's default."""
 
 
 def done_ahead(
@@ -32,10 +35,20 @@ def sharing_threads(n_workers: int) -> Iterator[Executor]:
 
     On many small tensors they are faster than one worker with all threads, which mostly wait for one another.
     """
-    n_threads = torch.get_num_threads()
-    try:
-        part = max(n_threads // n_workers, 1)
-        with ThreadPoolExecutor(n_workers, initializer=torch.set_num_threads, initargs=(part,)) as pool:
-            yield pool
-    finally:
+    pool, started = ThreadPoolExecutor(n_workers), Barrier(n_workers + 1)
+
+    def start(n_threads: int) -> None:
+        torch.set_num_threads(n_threads)
+        torch.get_num_threads()  # from now on this thread keeps its number
+        started.wait()
+
+    with _STARTING:
+        n_threads = torch.get_num_threads()
+        for _ in range(n_workers):
+            pool.submit(start, max(n_threads // n_workers, 1))
+        started.wait()
         torch.set_num_threads(n_threads)  # a worker's setting is also the default of threads to come
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)

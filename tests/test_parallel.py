@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -57,6 +58,27 @@ def test_workers_share_the_threads_and_give_them_back(four_threads: None) -> Non
     with sharing_threads(2) as pool:
         assert {each.result() for each in [pool.submit(torch.get_num_threads) for _ in range(4)]} == {2}
     assert torch.get_num_threads() == 4
+
+
+def test_threads_born_meanwhile_have_all_of_them(four_threads: None) -> None:
+    with sharing_threads(4), ThreadPoolExecutor(1) as other, sharing_threads(2) as inner:
+        assert other.submit(torch.get_num_threads).result() == 4
+        assert inner.submit(torch.get_num_threads).result() == 2
+    assert torch.get_num_threads() == 4
+
+
+def test_what_is_queued_is_dropped_after_an_error(four_threads: None) -> None:
+    done: list[int] = []
+
+    def work(number: int) -> None:
+        if number == 0:
+            raise ZeroDivisionError
+        time.sleep(0.05)
+        done.append(number)
+
+    with pytest.raises(ZeroDivisionError), sharing_threads(1) as pool:
+        [future.result() for _, future in done_ahead(work, range(50), pool, 40)]
+    assert len(done) <= 2
 
 
 def test_threads_are_given_back_after_an_error(four_threads: None) -> None:

@@ -106,9 +106,13 @@ def _encode(
     device, rest = clap.logit_scale.device.type, iter(windows)
     n_windows = max(round(BATCH_S[device] / clap.config.audio.window_s), 1)
     batches = iter(lambda: list(islice(rest, n_windows)), [])
-    first = list(islice(batches, 2))
-    batches = chain(first, batches)
-    n_workers = min(torch.get_num_threads(), MOST_WORKERS) if device == "cpu" and len(first) > 1 else 1
+    n_workers = 1
+    if device == "cpu" and torch.get_num_threads() > 1:
+        first = list(islice(batches, 2))
+        if len(first) > 1:
+            n_workers = min(torch.get_num_threads(), MOST_WORKERS)
+        batches = chain(first, batches)
+        del first  # or its windows would stay in memory to the end
     work = partial(_encode_queue, clap, dtype=dtype)
     if n_workers == 1:
         yield from chain.from_iterable(map(work, batches))

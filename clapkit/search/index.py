@@ -175,7 +175,7 @@ class AudioIndex:
             IndexMismatchError: another model, preprocessing or overlap made one of them.
         """
         with self._changing():
-            return self._note(changes.merge(self._store, [other._store for other in others]))
+            return self._note(changes.merge(self._store, [open_store(other.folder) for other in others]))
 
     def search(
         self, query: str | Sequence[str] | np.ndarray = (), k: int = 10, *, like: Sequence[Any] = (),
@@ -243,7 +243,7 @@ class AudioIndex:
             own = [name for name in segment.files.names if name not in FILE_FACTS]
             columns.append(spans | segment.files.arrays(spans.pop("file"), own))
         if not columns:
-            return {name: np.array([]) for name in ("id", "start_s", "end_s", "path")}
+            return {"id": np.array([], int), "start_s": np.array([]), "end_s": np.array([]), "path": np.array([], str)}
         if len(columns) == 1:
             return columns[0]
         table = pd.concat([pd.DataFrame(each, copy=False) for each in columns], ignore_index=True)

@@ -24,7 +24,7 @@ def contrastive_loss(logits: Tensor, same: Tensor, text_logits: Tensor | None = 
     Returns:
         A scalar.
     """
-    to_text = same / same.sum(dim=1, keepdim=True)
+    to_text = same / same.sum(dim=1, keepdim=True).clamp_min(LEAST_DESCRIBED)
     describes = same.sum(dim=0)  # (n_texts,)
     asked = describes > LEAST_DESCRIBED
     to_audio = same / describes.clamp_min(LEAST_DESCRIBED)

@@ -48,6 +48,8 @@ from clapkit.training.unfinished import begin, refuse_to_lose, state_folder
 
 KEPT_FACTS = ("published", "title", "licence", "trained_on", "saw_esc50", "saw_us8k")
 """What stays true of a checkpoint that is trained further."""
+TAUGHT_FACTS = ("licence", "saw_esc50", "saw_us8k")
+"""What is true of a teacher's pupil too."""
 
 
 @dataclass(frozen=True)
@@ -105,17 +107,17 @@ def train_and_test(
         raise DatasetError(f"{len(split.train)} clip(s) to train on; contrastive training needs at least two.")
     accelerator = make_accelerator(device, choose_dtype(device, config.train.precision))
     report = report if accelerator.is_main_process else lambda line: None
+    texts = TrainingTexts(split.train, run.texts_of)
+    teacher = open_teacher(config, run.manifest.labels, texts, accelerator.device)
+    _check_teacher(teacher, run)
     begin(run.output, accelerator, overwrite=overwrite, resume=resume, report=report)
     report(leakage)
 
     torch.manual_seed(config.train.seed)  # initial weights
-    texts = TrainingTexts(split.train, run.texts_of)
     network = build_network(config, run.manifest.labels, texts.texts, start)
     freeze_unused(network.clap.to(accelerator.device))
     manner = "frozen" if network.tower else "trained"
     report(f"text tower {config.text.name}, {manner}; {len(texts.texts)} training texts")
-    teacher = open_teacher(config, run.manifest.labels, texts, accelerator.device)
-    _check_teacher(teacher, split, config)
     waveforms = open_waveforms(run.manifest.table, config.audio)  # the test's clips too: a bad one is found now
     log_mels = open_log_mels(waveforms, config.audio, accelerator.device).to_device(accelerator.device)
     backgrounds = open_backgrounds(config, accelerator.device)
@@ -164,12 +166,20 @@ def _fitted_config(run: Run) -> Config:
     return config
 
 
-def _check_teacher(teacher: Teacher | None, split: Split, config: Config) -> None:
-    """Refuse a teacher who has heard a recording of the test."""
-    known = set() if teacher is None or split.leaky else set(split.test["source"]) & set(teacher.sources)
+def _check_teacher(teacher: Teacher | None, run: Run) -> None:
+    """Refuse a teacher who has heard a recording of the test, or has learned a class that is held out."""
+    if teacher is None:
+        return
+    name, split = run.config.train.teacher, run.split
+    if learned := set(run.unseen_labels) - set(teacher.training.get("unseen_labels", ())):
+        raise DatasetError(
+            f"train.teacher={name}: has learned {len(learned)} of the classes that are held out, such as "
+            f"{min(learned)}; give a teacher that was trained without them."
+        )
+    known = set() if split.leaky else set(split.test["source"]) & set(teacher.sources)
     if known:
         raise DatasetError(
-            f"train.teacher={config.train.teacher}: has heard {len(known)} recordings of the test, such as "
+            f"train.teacher={name}: has heard {len(known)} recordings of the test, such as "
             f"{min(known)}; give a teacher that was trained on the same split."
         )
 
@@ -202,12 +212,14 @@ def _checkpoint(
         "unseen_labels": list(run.unseen_labels),
     }  # fmt: skip
     heard = set(pd.concat([run.split.train, run.split.validation])["source"])
+    if teacher is not None:
+        taught = {key: teacher.training[key] for key in TAUGHT_FACTS if key in teacher.training}
+        training |= {"taught_by": config.train.teacher, **taught}
+        heard |= set(teacher.sources)
     if start is not None:
         kept = {key: start.training[key] for key in KEPT_FACTS if key in start.training}
         training |= {"started_from": config.train.start_from, **kept}
         heard |= set(start.sources)
-    if teacher is not None:
-        heard |= set(teacher.sources)
     return Checkpoint(network.clap, list(run.manifest.labels), network.text_sha256, texts, training, {}, sorted(heard))
 
 

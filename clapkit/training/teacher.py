@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,11 +28,13 @@ class Teacher:
         clap: with a head for the learner's labels.
         label_of_topic: ``(n_topics,)`` int64 place of each text topic among the labels; −1 for captions.
         sources: recordings that it has heard.
+        training: how it was trained, as its checkpoint says.
     """
 
     clap: CLAP
     label_of_topic: Tensor
     sources: list[str]
+    training: dict[str, Any]
 
     @torch.no_grad()
     def believe(self, log_mel: Tensor, n_valid_frames: Tensor) -> Tensor:
@@ -66,4 +69,4 @@ def open_teacher(config: Config, labels: Sequence[str], texts: TrainingTexts, de
         raise ConfigError(f"train.teacher={name}: {problem}; give a model of the same dataset and preprocessing.")
     place = {label: number for number, label in enumerate(labels)}
     label_of_topic = torch.tensor([place.get(topic, -1) for topic in texts.topic_names])
-    return Teacher(clap.eval().requires_grad_(False).to(device), label_of_topic, opened.sources)
+    return Teacher(clap.eval().requires_grad_(False).to(device), label_of_topic, opened.sources, opened.training)

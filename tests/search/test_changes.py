@@ -169,6 +169,9 @@ def test_shards_built_apart_are_merged(tiny_model: AudioTextModel, folder: Path,
     assert len(first) == len(whole)
     best = [hit.path for hit in whole.search("high", k=6)]
     assert [hit.path for hit in first.search("high", k=6)] == best
+    third = AudioIndex.build(tiny_model, write(folder / "c" / "9.wav", 777), tmp_path / "third")
+    AudioIndex.load(third.folder, tiny_model).add(write(folder / "c" / "8.wav", 555))  # unknown to `third`
+    assert first.merge(third) == Changes(n_added=2)
     apart = AudioIndex.build(tiny_model, folder / "b", overlap=0)
     with pytest.raises(IndexMismatchError, match="hop_s"):
         first.merge(apart)
@@ -446,6 +449,8 @@ def test_no_hits_have_the_columns_still(index: AudioIndex) -> None:
     found = index.search_batch(["low"], 5, where="start_s > 1e9")
     assert found.columns.tolist() == ["query", "score", "id", "start_s", "end_s", "path"]
     assert found.empty
+    assert found["path"].str.split("/").tolist() == []
+    assert found["id"].dtype == int
 
 
 def test_a_folder_that_only_shares_the_name_does_not_hide_the_shipped_checkpoint(

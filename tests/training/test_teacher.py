@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from clapkit.config import Config, load_config
 from clapkit.data.datasets import load_manifest
@@ -47,7 +48,7 @@ def data_of(folder: Path, label_of_topic: list[int], **columns: list) -> Trainin
     sizes = np.array([88, 88])
     store = LogMelStore(Pack(folder / "values.bin", np.cumsum(sizes) - sizes, sizes), 1, 8)
     texts = TrainingTexts(make_table(path=["0", "1"], **columns))
-    teacher = _Believer(SimpleNamespace(), torch.tensor(label_of_topic), [])
+    teacher = _Believer(SimpleNamespace(), torch.tensor(label_of_topic), [], {})
     targets = torch.eye(3)[:2]
     return TrainingData(
         store, torch.arange(2), torch.ones(2), texts, torch.eye(len(texts.texts)), targets, teacher=teacher
@@ -112,6 +113,33 @@ def test_a_teacher_that_heard_the_test_is_refused(sounds: Path, tmp_path: Path) 
     with pytest.raises(DatasetError, match=r"has heard .* recordings of the test"):
         train(sounds, tmp_path / "taught", f"train.teacher={tmp_path / 'first'}")
     assert not (tmp_path / "taught").exists()
+
+
+def test_a_teacher_that_learned_a_held_out_class_is_refused(sounds: Path, tmp_path: Path) -> None:
+    manifest, config = load_manifest("folder", sounds), load_config([], TINY)
+    train(sounds, tmp_path / "knows")
+    held_out = plan_run(config, manifest, tmp_path / "unaware", hold_out="high")
+    train_and_test(held_out, device=CPU)
+    changed = load_config([], [*TINY, f"train.teacher={tmp_path / 'knows'}"])
+    state = tmp_path / "taught.training"
+    state.mkdir()
+    with pytest.raises(DatasetError, match="has learned 1 of the classes that are held out, such as high"):
+        train_and_test(plan_run(changed, manifest, tmp_path / "taught", hold_out="high"), device=CPU, overwrite=True)
+    assert state.exists()  # nothing is thrown away for a teacher who cannot teach
+    changed = load_config([], [*TINY, f"train.teacher={tmp_path / 'unaware'}"])
+    train_and_test(plan_run(changed, manifest, tmp_path / "good", hold_out="high"), device=CPU)
+
+
+def test_facts_about_the_teacher_hold_for_its_pupil(sounds: Path, tmp_path: Path) -> None:
+    teacher = tmp_path / "first"
+    train(sounds, teacher)
+    record = yaml.safe_load((teacher / "checkpoint.yaml").read_text())
+    record["training"] |= {"licence": "CC BY-NC 4.0", "saw_esc50": True, "title": "First"}
+    (teacher / "checkpoint.yaml").write_text(yaml.safe_dump(record))
+    training = train(sounds, tmp_path / "taught", f"train.teacher={teacher}").checkpoint.training
+    assert (training["licence"], training["saw_esc50"]) == ("CC BY-NC 4.0", True)
+    assert training["taught_by"] == str(teacher)
+    assert "title" not in training
 
 
 @pytest.mark.parametrize(
