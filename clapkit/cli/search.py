@@ -22,12 +22,13 @@ from clapkit.cli.options import (
     load_model,
     named_sounds,
 )
-from clapkit.cli.output import note, print_json, report_bad_files
-from clapkit.errors import ClapkitError
+from clapkit.cli.output import note, print_json, report_bad_files, warn
+from clapkit.errors import AudioError, ClapkitError
 
 if TYPE_CHECKING:
     from clapkit.search.changes import Changes
     from clapkit.search.index import AudioIndex
+    from clapkit.search.nearest import Hit
 
 Index = Annotated[Path, Parameter(help="Folder written by clapkit index.")]
 OwnCheckpoint = Annotated[str | None, Parameter(help="The checkpoint that made the index, if it has moved since.")]
@@ -65,7 +66,7 @@ def index_add(
     index: Index, *paths: Path, metadata: Metadata = None, engine: Engine = "local", strict: Strict = False,
     checkpoint: OwnCheckpoint = None, device: Device = "auto", precision: Precision = "float32",
 ) -> None:  # fmt: skip
-    """Put more sounds into an index.
+    """Put more sounds into an index; files that it holds as they are stay so, with their columns.
 
     Args:
         paths: sounds or folders of sounds.
@@ -89,7 +90,7 @@ def index_remove(index: Index, *paths: Path, ids: str | None = None, checkpoint:
     """Take sounds out of an index; the files stay.
 
     Args:
-        paths: files, or folders with everything inside.
+        paths: files, or folders with everything inside; index-update finds a file of an indexed folder again.
         ids: single windows, with commas.
     """
     if not paths and ids is None:
@@ -183,14 +184,14 @@ def search(
         play: play the found moments, best first, with a player of this machine.
     """
     from clapkit.model import load
-    from clapkit.search.extract import extract_hits, play_hits
+    from clapkit.search.extract import play_hits
     from clapkit.search.index import AudioIndex, checkpoint_of
 
     model = load(checkpoint or checkpoint_of(index), device=device, tokenizer=tokenizer)
     opened = AudioIndex.load(index, model)
     note(f"{opened.n_files} files, checkpoint {opened.model.name}")
     hits = opened.search(list(query), k, like=like or [], where=where, offset=offset, per_file=per_file)
-    written = extract_hits(hits, extract) if extract else [None] * len(hits)
+    written = [_extracted(hit, rank, extract) for rank, hit in enumerate(hits, start=1)]
     if json:
         shown = [
             asdict(hit) | ({"extracted": str(file)} if file else {}) for hit, file in zip(hits, written, strict=True)
@@ -203,6 +204,17 @@ def search(
         note("nothing found; see clapkit index-info for what the index holds")
     if play:
         play_hits(hits)
+
+
+def _extracted(hit: Hit, rank: int, folder: Path | None) -> Path | None:
+    """The moment as a file; None where none is wanted, or where its sound is gone, which is said."""
+    from clapkit.search.extract import extract_hit
+
+    try:
+        return extract_hit(hit, rank, folder) if folder else None
+    except AudioError as error:
+        warn(f"{error} (not extracted; clapkit index-update takes it out of the index)")
+        return None
 
 
 def _open(index: Path, checkpoint: str | None, device: str, precision: str) -> AudioIndex:

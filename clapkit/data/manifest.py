@@ -60,9 +60,7 @@ def read_csv(file: Path, columns: tuple[str, ...], **options: Any) -> pd.DataFra
     try:
         table = pd.read_csv(file, encoding="utf-8-sig", **options)
     except (FileNotFoundError, NotADirectoryError):
-        raise DatasetError(
-            f"{file}: no such file; check the path, or --root: the folder as its publisher lays it out."
-        ) from None
+        raise DatasetError(f"{file}: no such file; --root must be the folder as its publisher lays it out.") from None
     except IsADirectoryError:
         raise DatasetError(f"{file}: is a folder; expected a CSV file.") from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:

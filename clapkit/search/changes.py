@@ -14,6 +14,7 @@ from clapkit.audio.io import find_sounds
 from clapkit.errors import AudioError, IndexMismatchError
 from clapkit.model import AudioTextModel
 from clapkit.search.building import embed_in_parts, only_files, require_windows
+from clapkit.search.metadata import ROOTS
 from clapkit.search.parts import FILE_COLUMNS, Part, file_table, is_utf8
 from clapkit.search.store import BUILDING_FOLDER, FILE_FACTS, SPAN_COLUMNS, Store
 from clapkit.search.tables import check_columns
@@ -59,6 +60,7 @@ def list_sounds(sounds: Sounds) -> tuple[pd.DataFrame, list[str], list[str]]:
             raise AudioError("nothing to index; expected at least one file or folder.")
         files, bad_files = _table_of(find_sounds(named))
         return files, [str(path.resolve()) for path in named if is_utf8(path.resolve())], bad_files
+    roots = list(sounds.attrs.get(ROOTS, ()))
     sounds = sounds.rename(columns=str)
     if "path" not in sounds or sounds.empty:
         raise AudioError(f"the table has no rows with a path; found columns {', '.join(map(str, sounds.columns))}.")
@@ -69,7 +71,7 @@ def list_sounds(sounds: Sounds) -> tuple[pd.DataFrame, list[str], list[str]]:
     files, bad_files = _table_of([Path(path) for path in sounds["path"]])
     own = sounds.assign(path=[str(Path(path).resolve()) for path in sounds["path"]]).drop_duplicates("path")
     check_columns(own.drop(columns="path"))
-    return files.merge(own, on="path"), [], bad_files
+    return files.merge(own, on="path"), roots, bad_files
 
 
 def build(
@@ -105,9 +107,16 @@ def update(store: Store, model: AudioTextModel, *, strict: bool) -> Changes:
     """Look again at what the index was made of: embed new and changed files, drop vanished ones.
 
     Raises:
-        AudioError: nothing is left, or a bad file when strict.
+        AudioError: a whole folder is gone, or a bad file when strict.
     """
     indexed = live_files(store)
+    for root in store.record["roots"]:
+        n_inside = sum(Path(root) in Path(path).parents for path in indexed["path"])
+        if n_inside and not Path(root).exists():
+            raise AudioError(
+                f"{root}: is gone, with {n_inside} files of the index; mount it again, or take it out: clapkit "
+                f"index-remove {store.folder} {root}"
+            )
     inside = [path for root in store.record["roots"] if Path(root).exists() for path in _sounds_in(Path(root))]
     present = [Path(path) for path in indexed["path"] if Path(path).exists()]
     files, bad_names = _table_of([*inside, *present])
@@ -133,7 +142,8 @@ def remove(store: Store, paths: Sequence[str | Path] = (), ids: Sequence[int] = 
     if missing := set(wanted.tolist()) - set(np.setdiff1d(all_ids, store.removed).tolist()):
         raise IndexMismatchError(f"id {min(missing)}: is not in the index.")
     removed = np.union1d(store.removed, np.union1d(wanted, _ids_of(store, inside)))
-    store.commit(store.segments, removed, store.record["next_id"])
+    roots = [root for root in store.record["roots"] if root not in named]
+    store.commit(store.segments, removed, store.record["next_id"], roots=roots)
     _tidy(store)
     return Changes(n_removed=len(indexed) - len(live_files(store)))
 

@@ -199,6 +199,8 @@ def _write_lance(
 def _refuse_existing(output: Path, *, overwrite: bool) -> None:
     if output.is_dir():
         raise StorageError(f"{output}: is a folder; give --output the name of a file, such as vectors.parquet.")
+    if output.suffix != ".parquet":
+        raise StorageError(f"{output}: is to be a Parquet file; expected a name such as {output.stem}.parquet.")
     if output.exists() and not overwrite:
         raise StorageError(f"{output}: exists already; choose another --output or add --overwrite.")
 

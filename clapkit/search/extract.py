@@ -23,30 +23,28 @@ PLAYERS = (
 RATE = 44_100
 
 
-def extract_hits(hits: Sequence[Hit], folder: Path) -> list[Path]:
-    """Write each moment as ``<rank>-<name>-<start>s.wav``, in stereo at 44.1 kHz.
+def extract_hit(hit: Hit, rank: int, folder: Path) -> Path:
+    """Write a moment as ``<rank>-<name>-<start>s.wav``, in stereo at 44.1 kHz.
 
     Args:
-        hits: best first.
+        hit: the moment.
+        rank: 1 for the best.
         folder: made if it does not exist.
 
     Returns:
-        The files, in the order of the hits.
+        The file.
 
     Raises:
-        AudioError: a file has vanished since it was indexed, or cannot be read.
+        AudioError: the sound has vanished since it was indexed, or cannot be read.
         StorageError: a file has the name of the folder.
     """
     if folder.is_file():
         raise StorageError(f"{folder}: is a file; expected a folder to write the found sounds into.")
     folder.mkdir(parents=True, exist_ok=True)
-    files = []
-    for rank, hit in enumerate(hits, start=1):
-        waveform = load_waveform(hit.path, RATE, n_channels=2, start_s=hit.start_s, end_s=hit.end_s)
-        file = folder / f"{rank:03d}-{Path(hit.path).stem}-{hit.start_s:.1f}s.wav"
-        file.write_bytes(encode_wav(waveform.clip(-1, 1), RATE))
-        files.append(file)
-    return files
+    waveform = load_waveform(hit.path, RATE, n_channels=2, start_s=hit.start_s, end_s=hit.end_s)
+    file = folder / f"{rank:03d}-{Path(hit.path).stem}-{hit.start_s:.1f}s.wav"
+    file.write_bytes(encode_wav(waveform.clip(-1, 1), RATE))
+    return file
 
 
 def play_hits(hits: Sequence[Hit]) -> None:
@@ -60,5 +58,5 @@ def play_hits(hits: Sequence[Hit]) -> None:
         names = ", ".join(command[0] for command in PLAYERS)
         raise ClapkitError(f"--play: found none of {names}; install one, or write the moments with --extract DIR.")
     with tempfile.TemporaryDirectory() as folder:
-        for file in extract_hits(hits, Path(folder)):
-            subprocess.run([*player, str(file)], check=False)
+        for rank, hit in enumerate(hits, start=1):
+            subprocess.run([*player, str(extract_hit(hit, rank, Path(folder)))], check=False)

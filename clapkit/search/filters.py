@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -10,29 +11,47 @@ import pandas as pd
 from clapkit.errors import ClapkitError
 from clapkit.search.store import FILE_FACTS, Segment
 
+EMPTY: Mapping[str, str] = MappingProxyType({})
 
-def allowed_spans(segment: Segment, where: str, columns: Sequence[str] = ()) -> np.ndarray:
+
+def columns_of(segments: Sequence[Segment]) -> dict[str, str]:
+    """Each column of the users in some of the segments, and what kind an empty one is of."""
+    kinds = {}
+    for segment in segments:
+        for name, dtype in segment.files.dtypes.items():
+            if name not in FILE_FACTS:
+                is_bool, is_number = pd.api.types.is_bool_dtype(dtype), pd.api.types.is_numeric_dtype(dtype)
+                kinds.setdefault(name, "boolean" if is_bool else "float" if is_number else "str")
+    return kinds
+
+
+def allowed_spans(segment: Segment, where: str, columns: Mapping[str, str] = EMPTY) -> np.ndarray:
     """The windows that a condition holds for: ``(n_spans,)`` bool.
 
     Args:
         segment: of an index.
         where: such as ``fold == 2`` or ``path.str.contains("forest") and start_s < 60``, as pandas reads it, over
             ``path``, ``start_s``, ``end_s`` (seconds) and the user's columns.
-        columns: that other segments of the index have; they are empty here where this one has none such.
+        columns: of all segments, see :func:`columns_of`; those that this one lacks are empty here.
 
     Raises:
         ClapkitError: the condition cannot be read, or is not true or false for each window.
     """
     files = segment.files.whole()
     spans = segment.spans.whole(["file", "start_s", "end_s"])
-    own = dict.fromkeys([*files.columns, *columns])
-    files = files.reindex(columns=[name for name in own if name not in FILE_FACTS])
+    files = files.drop(columns=FILE_FACTS)
+    for name in files.columns[files.dtypes == object]:  # truth values, some of them empty
+        files[name] = files[name].convert_dtypes()
+    for name in columns.keys() - set(files):
+        files[name] = pd.Series(index=files.index, dtype=columns[name])
     table = files.iloc[spans["file"]].reset_index(drop=True).assign(start_s=spans["start_s"], end_s=spans["end_s"])
     try:
         holds = table.eval(where, engine="python")
     except Exception as error:  # pandas raises whatever Python does
         reason = str(getattr(error, "msg", error)).partition("\n")[0] or type(error).__name__
         raise ClapkitError(f"--where '{where}': {reason}; expected a condition on {', '.join(table)}.") from None
+    if isinstance(holds, pd.Series) and holds.dtype == "boolean":
+        holds = holds.fillna(False).astype(bool)  # what is empty fulfils nothing
     if not isinstance(holds, pd.Series) or holds.dtype != bool:
         raise ClapkitError(f"--where '{where}': is no condition; expected such as \"fold == 2\" on {', '.join(table)}.")
     return holds.to_numpy()

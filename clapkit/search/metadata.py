@@ -11,6 +11,9 @@ from clapkit.audio.io import find_sounds
 from clapkit.data.manifest import read_csv
 from clapkit.errors import ClapkitError
 
+ROOTS = "roots"
+"""In ``attrs`` of a table: the files and folders that its sounds were found in, for index-update."""
+
 
 def sounds_with_metadata(paths: Sequence[Path], metadata: Path) -> pd.DataFrame:
     """Sounds and what a CSV says of them, one row each: ``path`` (absolute) and the CSV's columns, empty for others.
@@ -20,10 +23,12 @@ def sounds_with_metadata(paths: Sequence[Path], metadata: Path) -> pd.DataFrame:
         metadata: CSV with a column ``path``, relative to its folder.
 
     Raises:
-        ClapkitError: a row without a path, or none of the rows is about one of the sounds.
+        ClapkitError: there is no such CSV, a row without a path, or none of the rows is about one of the sounds.
         DatasetError: no readable CSV, or one without ``path``.
         AudioError: the only path does not exist, or a folder holds no sound.
     """
+    if not metadata.exists():
+        raise ClapkitError(f"{metadata}: no such file; check the path.")
     table = read_csv(metadata, ("path",), dtype={"path": str})
     if table["path"].isna().any():
         line = int(table["path"].isna().to_numpy().argmax()) + 2  # line 1 is the header
@@ -34,4 +39,6 @@ def sounds_with_metadata(paths: Sequence[Path], metadata: Path) -> pd.DataFrame:
     sounds = [str(path.resolve()) for path in find_sounds(paths)]
     if not table["path"].isin(sounds).any():
         raise ClapkitError(f"{metadata}: none of its {len(table)} paths is among the sounds; they are relative to it.")
-    return pd.DataFrame({"path": sounds}).merge(table, "left", on="path")
+    found = pd.DataFrame({"path": sounds}).merge(table, "left", on="path")
+    found.attrs[ROOTS] = [str(path.resolve()) for path in paths]
+    return found

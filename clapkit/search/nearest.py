@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from clapkit.search.events import event_around
-from clapkit.search.filters import allowed_spans
+from clapkit.search.filters import allowed_spans, columns_of
 from clapkit.search.store import Segment, Store
 from clapkit.search.vectors import NO_PLACE
 
@@ -39,7 +39,7 @@ class Hit:
 def allowed_masks(store: Store, where: str | None) -> list[np.ndarray | None]:
     """For each segment which windows may be found: ``(n_spans,)`` bool, or None for all."""
     masks = []
-    columns = [name for segment in store.segments for name in segment.files.names] if where is not None else []
+    columns = columns_of(store.segments) if where is not None else {}
     for segment in store.segments:
         alive = store.live(segment)
         holds = None if where is None else allowed_spans(segment, where, columns)

@@ -25,6 +25,7 @@ class Table:
 
     Attributes:
         names: of the columns.
+        dtypes: of the columns, by name.
 
     Raises:
         IndexMismatchError: missing or damaged.
@@ -38,6 +39,7 @@ class Table:
                 f"{file}: damaged ({str(error).splitlines()[0]}); build the index again."
             ) from None
         self.names: list[str] = list(self._parquet.schema_arrow.names)
+        self.dtypes = dict(self._parquet.schema_arrow.empty_table().to_pandas().dtypes)
         self._group = lru_cache(KEPT_GROUPS)(self._read_group)
 
     def __len__(self) -> int:

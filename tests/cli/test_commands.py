@@ -194,6 +194,21 @@ def test_found_sounds_are_not_written_over_a_file(cli: Callable, index: Path, tm
     assert taken.read_text() == "mine"
 
 
+def test_a_hit_whose_file_is_gone_is_named_and_the_others_are_written(
+    cli: Callable, tiny_run: Path, sounds: Path, tmp_path: Path
+) -> None:
+    own = shutil.copytree(sounds / "low", tmp_path / "own")
+    assert cli("index", own, "--output", "gone", "--checkpoint", tiny_run).code == 0
+    lost, *others = sorted(own.iterdir())
+    lost.unlink()
+    result = cli("search", "low", "--index", "gone", "-k", 50, "--per-file", "--extract", "found")
+    assert result.code == 0
+    assert f"{lost}: no such file" in result.err
+    assert "index-update" in result.err
+    assert len(list((tmp_path / "found").iterdir())) == len(others)
+    assert len(result.out.splitlines()) == len(others) + 1
+
+
 def test_shards_are_merged(cli: Callable, tiny_run: Path, sounds: Path, tmp_path: Path) -> None:
     for part in ("low", "high"):
         assert cli("index", sounds / part, "--output", part, "--checkpoint", tiny_run).code == 0

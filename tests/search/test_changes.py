@@ -203,6 +203,32 @@ def test_a_condition_that_cannot_be_read_is_one_line(index: AudioIndex, where: s
     assert "start_s" in str(caught.value)
 
 
+def test_columns_that_only_a_part_of_the_index_has_are_empty_elsewhere(
+    tiny_model: AudioTextModel, folder: Path, tmp_path: Path
+) -> None:
+    table = pd.DataFrame({"path": [folder / "a" / "0.wav", folder / "a" / "2.wav"]})
+    table = table.assign(place=["wood", "town"], loud=[True, False], fold=[1, 2])
+    index = AudioIndex.build(tiny_model, table, tmp_path / "own")
+    index.add(folder)
+    for where, found in {
+        'place.str.startswith("w")': {"0.wav"}, 'place == "town"': {"2.wav"}, "loud": {"0.wav"}, "not loud": {"2.wav"},
+        "fold > 1": {"2.wav"}, 'not path.str.contains("/a/")': {"1.wav", "3.wav", "5.wav"},
+    }.items():  # fmt: skip
+        assert {Path(hit.path).name for hit in index.search("low", 50, where=where)} == found, where
+
+
+def test_a_folder_that_is_gone_as_a_whole_is_not_taken_for_emptied(index: AudioIndex, folder: Path) -> None:
+    moved = folder.rename(folder.with_name("elsewhere"))
+    with pytest.raises(AudioError, match="is gone, with 6 files of the index"):
+        index.update()
+    assert index.n_files == 6
+    moved.rename(folder)
+    assert index.update() == Changes()
+    folder.rename(moved)
+    assert index.remove([folder]).n_removed == 6
+    assert index.update() == Changes()
+
+
 def test_a_table_needs_paths_and_no_names_of_the_index(tiny_model: AudioTextModel, folder: Path) -> None:
     with pytest.raises(AudioError, match="no rows with a path"):
         AudioIndex.build(tiny_model, pd.DataFrame({"file": [1]}))

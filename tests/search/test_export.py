@@ -304,6 +304,21 @@ def test_sounds_that_are_named_get_what_a_csv_says_of_them(
     table = AudioIndex.load(tmp_path / "own").to_pandas().drop_duplicates("path").set_index("path")["fold"]
     assert len(table) == len(list((sounds / "low").iterdir()))
     assert table.dropna().to_dict() == {str((sounds / "low" / "0.wav").resolve()): 1}
+    new = sounds / "low" / "new.wav"
+    new.write_bytes((sounds / "low" / "0.wav").read_bytes())
+    assert "1 files added" in cli("index-update", tmp_path / "own").out
+    new.unlink()
     failed = cli("index", sounds / "high", "--output", tmp_path / "other", *options)
     assert failed.code == 2
     assert "none of its 2 paths is among the sounds" in failed.err
+
+
+def test_only_parquet_files_are_written_or_replaced(
+    cli: Callable, tiny_run: Path, sounds: Path, tmp_path: Path
+) -> None:
+    taken = tmp_path / "taken.wav"
+    taken.write_text("mine")
+    failed = cli("embed", sounds / "low", "--output", taken, "--overwrite", "--checkpoint", tiny_run)
+    assert failed.code == 2
+    assert "expected a name such as taken.parquet" in failed.err
+    assert taken.read_text() == "mine"
