@@ -40,8 +40,9 @@ def allowed_spans(segment: Segment, where: str, columns: Mapping[str, str] = EMP
     files = segment.files.whole()
     spans = segment.spans.whole(["file", "start_s", "end_s"])
     files = files.drop(columns=FILE_FACTS)
-    for name in files.columns[files.dtypes == object]:  # truth values, some of them empty
-        files[name] = files[name].convert_dtypes()
+    for name, column in files.items():
+        if pd.api.types.is_object_dtype(column):  # truth values, some of them empty
+            files[name] = column.convert_dtypes()
     for name in columns.keys() - set(files):
         files[name] = pd.Series(index=files.index, dtype=columns[name])
     table = files.iloc[spans["file"]].reset_index(drop=True).assign(start_s=spans["start_s"], end_s=spans["end_s"])
