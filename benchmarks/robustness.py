@@ -141,7 +141,7 @@ def describe_silence(model: clapkit.AudioTextModel) -> None:
     generator = np.random.default_rng(0)
     rate = model.config.audio.sample_rate
     words = ["dog barking", "siren", "rain", "engine idling"]
-    print(f"{'of nothing, 4 s':<24}{'best of ' + str(len(model.labels)) + ' by head':>22}{'best of 4 by prompts':>24}")
+    print(f"{'of nothing, 4 s':<20}{'best of ' + str(len(model.labels)) + ' by head':<38}best of 4 by prompts")
     kinds = {
         "digital silence": 0.0,
         "16-bit dither": 10 ** (-98 / 20),
@@ -157,7 +157,7 @@ def describe_silence(model: clapkit.AudioTextModel) -> None:
             values = [score.score for score in scores]
             common = pd.Series([score.label for score in scores]).mode()[0]
             shown.append(f"{np.median(values):.2f} (95 % < {np.quantile(values, 0.95):.2f}) {common}")
-        print(f"{name:<24}{shown[0]:>40}{shown[1]:>40}")
+        print(f"{name:<20}{shown[0]:<38}{shown[1]}")
 
 
 def main() -> None:
