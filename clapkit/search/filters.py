@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from keyword import iskeyword
 from types import MappingProxyType
 
 import numpy as np
@@ -46,13 +47,14 @@ def allowed_spans(segment: Segment, where: str, columns: Mapping[str, str] = EMP
     for name in columns.keys() - set(files):
         files[name] = pd.Series(index=files.index, dtype=columns[name])
     table = files.iloc[spans["file"]].reset_index(drop=True).assign(start_s=spans["start_s"], end_s=spans["end_s"])
+    names = ", ".join(each if each.isidentifier() and not iskeyword(each) else f"`{each}`" for each in table)
     try:
         holds = table.eval(where, engine="python")
     except Exception as error:  # pandas raises whatever Python does
         reason = str(getattr(error, "msg", error)).partition("\n")[0] or type(error).__name__
-        raise ClapkitError(f"--where '{where}': {reason}; expected a condition on {', '.join(table)}.") from None
+        raise ClapkitError(f"--where '{where}': {reason}; expected a condition on {names}.") from None
     if isinstance(holds, pd.Series) and holds.dtype == "boolean":
         holds = holds.fillna(False).astype(bool)  # what is empty fulfils nothing
     if not isinstance(holds, pd.Series) or holds.dtype != bool:
-        raise ClapkitError(f"--where '{where}': is no condition; expected such as \"fold == 2\" on {', '.join(table)}.")
+        raise ClapkitError(f"--where '{where}': is no condition; expected such as \"fold == 2\" on {names}.")
     return holds.to_numpy()

@@ -203,6 +203,14 @@ def test_a_condition_that_cannot_be_read_is_one_line(index: AudioIndex, where: s
     assert "start_s" in str(caught.value)
 
 
+def test_names_that_need_backticks_are_shown_with_them(tiny_model: AudioTextModel, folder: Path) -> None:
+    table = pd.DataFrame({"path": [folder / "a" / "0.wav"], "class": ["dog"], "fold": [1]})
+    index = AudioIndex.build(tiny_model, table)
+    with pytest.raises(ClapkitError, match="expected a condition on path, `class`, fold, start_s, end_s"):
+        index.search("low", where="class == 'dog'")
+    assert len(index.search("low", where="`class` == 'dog'")) == 1
+
+
 def test_columns_that_only_a_part_of_the_index_has_are_empty_elsewhere(
     tiny_model: AudioTextModel, folder: Path, tmp_path: Path
 ) -> None:
