@@ -154,13 +154,16 @@ def index_verify(index: Index, *, checkpoint: OwnCheckpoint = None, n_files: int
     """
     from clapkit.search.verify import verify_index
 
+    if n_files < 0:
+        raise ClapkitError(f"--n-files {n_files}: expected 0 or more.")
     opened = _open(index, checkpoint, "cpu", "float32")
     problems = verify_index(opened, n_files)
     for line in problems:
         print(line)
     if problems:
         raise ClapkitError(
-            f"{index}: {len(problems)} problem(s); mend them with clapkit index-update, or build it again."
+            f"{index}: {len(problems)} problem(s); clapkit index-update mends changed and vanished files, for "
+            "anything else build it again with --overwrite."
         )
     print(f"{index}: whole; {opened.n_files} files, {len(opened)} windows")
 

@@ -17,6 +17,7 @@ from clapkit.model import AudioTextModel, load
 from clapkit.search import changes
 from clapkit.search.changes import Changes, Sounds
 from clapkit.search.embed import OVERLAP, window_hop_s
+from clapkit.search.filters import columns_of
 from clapkit.search.nearest import Hit, allowed_masks, moments, nearest_windows
 from clapkit.search.parts import FILE_COLUMNS, part_files
 from clapkit.search.queries import query_vector
@@ -131,12 +132,7 @@ class AudioIndex:
         """
         store = open_store(Path(folder))
         model = model or load(store.record["checkpoint"])
-        for part, made_with in store.record["fingerprint"].items():
-            if made_with != model.fingerprint[part]:
-                raise IndexMismatchError(
-                    f"{folder}: was built with {part} {made_with} ({store.record['checkpoint']}), but {model.name} has "
-                    f"{model.fingerprint[part]}; give that checkpoint, or build the index again."
-                )
+        _refuse_other_model(store, model)
         return cls(model, store)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
@@ -166,7 +162,8 @@ class AudioIndex:
             IndexMismatchError: one of them is not in the index.
         """
         with self._changing():
-            return self._note(changes.remove(self._store, paths, ids))
+            named = [paths] if isinstance(paths, (str, Path)) else paths
+            return self._note(changes.remove(self._store, named, ids))
 
     def merge(self, *others: AudioIndex) -> Changes:
         """Put other indexes of the same model into this one; files that it has already are not doubled.
@@ -198,9 +195,11 @@ class AudioIndex:
         if k < 1 or offset < 0:
             wrong = f"k={k}: expected at least 1 hit." if k < 1 else f"offset={offset}: expected 0 or more."
             raise ClapkitError(wrong)
+        like = [like] if isinstance(like, (str, Path, bytes, np.ndarray)) else like
         vector = _unit(query) if isinstance(query, np.ndarray) else query_vector(self.model, query, like)
-        masks = allowed_masks(self._store, where)
-        return moments(self._store, vector, offset + k, masks, per_file=per_file)[offset:]
+        store = self._as_it_is_now()
+        masks = allowed_masks(store, where)
+        return moments(store, vector, offset + k, masks, per_file=per_file)[offset:]
 
     def search_batch(
         self, queries: Sequence[str] | np.ndarray, k: int = 10, *, where: str | None = None
@@ -216,9 +215,13 @@ class AudioIndex:
             A row per hit, best first in each query: ``query`` (place in ``queries``), ``score``, ``id``, ``path``,
             ``start_s``, ``end_s``, and the user's columns.
         """
-        is_text = not isinstance(queries, np.ndarray)
-        vectors = np.stack([query_vector(self.model, each) for each in queries]) if is_text else _unit(queries)
-        scores, segments, rows = nearest_windows(self._store, vectors, k, allowed_masks(self._store, where))
+        store, vectors = self._as_it_is_now(), np.zeros((0, self.model.embed_dim), np.float32)
+        if isinstance(queries, np.ndarray):
+            vectors = _unit(queries)
+        elif len(queries):
+            texts = [queries] if isinstance(queries, str) else queries
+            vectors = np.stack([query_vector(self.model, each) for each in texts])
+        scores, segments, rows = nearest_windows(store, vectors, k, allowed_masks(store, where))
         asked, _ = np.nonzero(rows >= 0)
         scores, segments, rows = scores[rows >= 0], segments[rows >= 0], rows[rows >= 0]
         described = self._described(segments, rows)
@@ -226,9 +229,9 @@ class AudioIndex:
 
     def to_pandas(self) -> pd.DataFrame:
         """A row per window: ``id``, ``path``, ``start_s``, ``end_s``, the user's columns, and ``vector``."""
-        tables = []
-        for segment in self._store.segments:
-            part = self._store.read_segment(segment)
+        tables, store = [], self._as_it_is_now()
+        for segment in store.segments:
+            part = store.read_segment(segment)
             files = part.files.drop(columns=FILE_COLUMNS[1:]).iloc[part.spans["file"]].reset_index(drop=True)
             tables.append(pd.concat([part.spans.drop(columns="file"), files], axis=1).assign(vector=list(part.vectors)))
         return pd.concat(tables, ignore_index=True)
@@ -243,11 +246,21 @@ class AudioIndex:
             own = [name for name in segment.files.names if name not in FILE_FACTS]
             columns.append(spans | segment.files.arrays(spans.pop("file"), own))
         if not columns:
-            return {"id": np.array([], int), "start_s": np.array([]), "end_s": np.array([]), "path": np.array([], str)}
+            empty = {"id": "int64", "start_s": "float", "end_s": "float", "path": "str"}
+            empty |= columns_of(self._store.segments)
+            return {name: pd.Series(dtype=kind) for name, kind in empty.items()}
         if len(columns) == 1:
             return columns[0]
         table = pd.concat([pd.DataFrame(each, copy=False) for each in columns], ignore_index=True)
         return dict(table.take(np.argsort(np.concatenate(order))).reset_index(drop=True).items())
+
+    def _as_it_is_now(self) -> Store:
+        """The store, read again if another process, or another object of this one, has changed it."""
+        if self._store.changed_elsewhere():
+            store = open_store(self.folder)
+            _refuse_other_model(store, self.model)
+            self._store = store
+        return self._store
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
@@ -259,6 +272,15 @@ class AudioIndex:
     def _note(self, done: Changes) -> Changes:
         self.bad_files = done.bad_files
         return done
+
+
+def _refuse_other_model(store: Store, model: AudioTextModel) -> None:
+    for part, made_with in store.record["fingerprint"].items():
+        if made_with != model.fingerprint[part]:
+            raise IndexMismatchError(
+                f"{store.folder}: was built with {part} {made_with} ({store.record['checkpoint']}), but {model.name} "
+                f"has {model.fingerprint[part]}; give that checkpoint, or build the index again."
+            )
 
 
 def checkpoint_of(folder: str | Path) -> str:

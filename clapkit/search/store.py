@@ -90,12 +90,14 @@ class Store:
         record: what ``index.json`` says.
         segments: those that count.
         removed: ``(n,)`` int64 ids that no longer count, ascending.
+        written: when and as which file its ``index.json`` was written; None where there is none.
     """
 
     folder: Path
     record: dict[str, Any]
     segments: list[Segment] = field(default_factory=list)
     removed: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    written: tuple[int, int] | None = None
     _alive: dict[str, np.ndarray | None] = field(default_factory=dict, repr=False)  # of each segment
 
     def __len__(self) -> int:
@@ -121,6 +123,10 @@ class Store:
             self._alive[segment.folder.name] = None if alive.all() else alive
         return self._alive[segment.folder.name]
 
+    def changed_elsewhere(self) -> bool:
+        """Whether the folder holds another record than the one that was read or written here."""
+        return _written(self.folder) not in (self.written, None)
+
     def commit(self, segments: list[Segment], removed: np.ndarray, next_id: int, **facts: Any) -> None:
         """Make these segments and removals the index, in one step, and sweep what they replace."""
         generation = self.record["generation"] + 1
@@ -132,6 +138,7 @@ class Store:
             "segments": [each.facts for each in segments],
         }  # fmt: skip
         write_record(self.folder, self.record)
+        self.written = _written(self.folder)
         self.segments, self.removed, self._alive = segments, np.sort(removed), {}
         self.sweep()
 
@@ -215,9 +222,10 @@ def open_store(folder: Path) -> Store:
     Raises:
         IndexMismatchError: not an index, of another version, or damaged.
     """
+    written = _written(folder)  # before it is read, so that a change meanwhile is noticed
     record = read_record(folder)
     segments = [Segment(folder / SEGMENTS_FOLDER / facts["name"], facts) for facts in record["segments"]]
-    store = Store(folder, record, segments)
+    store = Store(folder, record, segments, written=written)
     if record["removed"]:
         try:
             store.removed = np.load(folder / record["removed"])
@@ -249,6 +257,14 @@ def read_record(folder: Path) -> dict[str, Any]:
     if version not in (None, FORMAT_VERSION):
         problem = f"format version {version}, this clapkit reads version {FORMAT_VERSION}"
     raise IndexMismatchError(f"{folder / RECORD_FILE}: {problem}; build the index again.")
+
+
+def _written(folder: Path) -> tuple[int, int] | None:
+    try:
+        state = (folder / RECORD_FILE).stat()
+    except OSError:
+        return None
+    return state.st_mtime_ns, state.st_ino
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:

@@ -47,8 +47,9 @@ def _problems_of_tables(store: Store) -> list[str]:
         spans, files = segment.spans.whole(), segment.files.whole()
         ids.append(spans["id"].to_numpy())
         lengths = np.linalg.norm(segment.vectors.all_rows(), axis=1)
-        if not np.allclose(lengths, 1, atol=LENGTH_TOLERANCE):
-            problems.append(f"{segment.folder}: {(np.abs(lengths - 1) > LENGTH_TOLERANCE).sum()} vectors are damaged")
+        n_damaged = int((np.abs(lengths - 1) > LENGTH_TOLERANCE).sum())
+        if n_damaged:
+            problems.append(f"{segment.folder}: {n_damaged} vectors are damaged")
         if len(spans) and not spans["file"].between(0, len(files) - 1).all():
             problems.append(f"{segment.folder}: windows of files that it does not know")
         if segment.vectors.fast is not None and segment.vectors.fast.ntotal != len(spans):

@@ -17,6 +17,7 @@ import pytest
 import clapkit
 from clapkit.errors import AudioError, ClapkitError, IndexMismatchError, StorageError
 from clapkit.model import AudioTextModel
+from clapkit.search import changes as changes_module
 from clapkit.search import engines
 from clapkit.search import store as store_module
 from clapkit.search.changes import MOST_SEGMENTS, Changes
@@ -485,6 +486,26 @@ def test_no_hits_have_the_columns_still(index: AudioIndex) -> None:
     assert found.empty
     assert found["path"].str.split("/").tolist() == []
     assert found["id"].dtype == int
+
+
+def test_an_open_index_follows_what_others_change(index: AudioIndex, folder: Path) -> None:
+    other = AudioIndex.load(index.folder, index.model)
+    other.search("low")
+    index.remove([folder / "a" / "0.wav"])
+    index.add(write(folder / "a" / "new.wav", 888))
+    changes_module.compact(index._store)  # the segments that `other` has opened are gone
+    found = {Path(hit.path).name for hit in other.search("low", k=50, per_file=True)}
+    assert found == {"1.wav", "2.wav", "3.wav", "4.wav", "5.wav", "new.wav"}
+    assert len(other.search_batch("low", 50)["path"].unique()) == 6
+    assert names(other) == names(index)
+
+
+def test_one_name_may_stand_for_a_list_of_one(index: AudioIndex, folder: Path) -> None:
+    file = str(folder / "a" / "0.wav")
+    assert index.search(like=file, k=1)[0].path == file
+    assert index.search_batch("low", 3).equals(index.search_batch(["low"], 3))
+    assert index.search_batch([], 3).columns.tolist() == ["query", "score", "id", "start_s", "end_s", "path"]
+    assert index.remove(file).n_removed == 1
 
 
 def test_a_folder_that_only_shares_the_name_does_not_hide_the_shipped_checkpoint(
