@@ -63,8 +63,12 @@ def main() -> None:
     """Run the command line."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that has no "█" still gets its figures
+    words = sys.argv[1:]
+    command = next((word for word in words if not word.startswith("-")), "")
+    if "" in words and (command == "embed" or command.startswith("index")):  # would mean the whole current folder
+        _fail(f"clapkit {command}: an argument is empty; expected a path (is a shell variable unset?).")
     try:
-        app.meta(sys.argv[1:])
+        app.meta(words)
     except ClapkitError as error:
         _fail(str(error))
     except OSError as error:

@@ -222,7 +222,16 @@ def open_store(folder: Path) -> Store:
     Raises:
         IndexMismatchError: not an index, of another version, or damaged.
     """
-    written = _written(folder)  # before it is read, so that a change meanwhile is noticed
+    while True:
+        written = _written(folder)  # before it is read, so that a change meanwhile is noticed
+        try:
+            return _opened(folder, written)
+        except IndexMismatchError:
+            if _written(folder) == written:
+                raise
+
+
+def _opened(folder: Path, written: tuple[int, int] | None) -> Store:
     record = read_record(folder)
     segments = [Segment(folder / SEGMENTS_FOLDER / facts["name"], facts) for facts in record["segments"]]
     store = Store(folder, record, segments, written=written)

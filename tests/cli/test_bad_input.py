@@ -427,3 +427,12 @@ def test_training_options_that_make_no_sense(
 
 def test_runs_that_are_none_cannot_be_compared(cli: Callable, tmp_path: Path) -> None:
     _check_refused(cli("compare", tmp_path), str(tmp_path), "no finished run")
+
+
+@pytest.mark.parametrize(
+    "words", [("index", "", "--output", "i"), ("index-remove", "i", ""), ("embed", "", "--output", "v")]
+)
+def test_an_empty_argument_is_not_the_current_folder(cli: Callable, words: tuple[str, ...], tmp_path: Path) -> None:
+    _write_sound(tmp_path / "here.wav")
+    _check_refused(cli(*words), f"clapkit {words[0]}", "an argument is empty")
+    assert [file.name for file in tmp_path.iterdir()] == ["here.wav"]

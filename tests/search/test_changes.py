@@ -500,6 +500,22 @@ def test_an_open_index_follows_what_others_change(index: AudioIndex, folder: Pat
     assert names(other) == names(index)
 
 
+def test_an_index_that_changes_while_it_is_opened_is_read_again(
+    index: AudioIndex, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_record = store_module.read_record
+
+    def reads_the_old_one(place: Path) -> dict:
+        monkeypatch.setattr(store_module, "read_record", read_record)
+        record = read_record(place)
+        changes_module.compact(index._store)  # sweeps what the record names
+        return record
+
+    index.remove([folder / "a" / "0.wav"])
+    monkeypatch.setattr(store_module, "read_record", reads_the_old_one)
+    assert AudioIndex.load(index.folder, index.model).n_files == 5
+
+
 def test_one_name_may_stand_for_a_list_of_one(index: AudioIndex, folder: Path) -> None:
     file = str(folder / "a" / "0.wav")
     assert index.search(like=file, k=1)[0].path == file
