@@ -5,13 +5,13 @@
       clapkit train --dataset csv --root mixed.csv --config configs/base.yaml --test-fold 1 \\
           --hold-out-classes $group --output runs/unheard/$group
     done
-    python benchmarks/unheard.py mixed.csv runs/unheard [--groups categories] [--texts names]
+    python benchmarks/unheard.py mixed.csv runs/unheard [--groups categories] [--texts names|all]
 
 The mixed groups have two classes of each of ESC-50's categories; a category held out as a whole leaves nothing like it.
-Clips of held-out classes are tested from every fold, the others from the fold that the runs kept. A class is named by
-the texts that describe it (shapes of sound, things, places; those of held-out classes were not trained on), or by its
-name alone. The offset of a group (calibrated stacking) is found on the other four groups, which are held out of their
-own runs.
+Clips of held-out classes are tested from every fold, the others from the fold that the runs kept. A class is asked for
+by its acoustic descriptions (how it sounds, without naming it; those of held-out classes were not trained on), by its
+name, or by name, other names and descriptions together. The offset of a group (calibrated stacking) is found on the
+other four groups, which are held out of their own runs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 import clapkit
 from clapkit.data.datasets import load_manifest
 from clapkit.data.hold_out import CATEGORIES, MIXED
-from clapkit.data.prompts import training_texts
+from clapkit.data.prompts import acoustic_descriptions, training_texts
 from clapkit.evaluation.evaluate import encode_rows, truth_matrix
 from clapkit.evaluation.metrics import best_offset, generalised_zero_shot
 from clapkit.progress import show_progress
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("csv", type=Path)
     parser.add_argument("runs", type=Path)
     parser.add_argument("--groups", choices=("mixed", "categories"), default="mixed")
-    parser.add_argument("--texts", choices=("descriptions", "names"), default="descriptions")
+    parser.add_argument("--texts", choices=("descriptions", "names", "all"), default="descriptions")
     parser.add_argument("--test-fold", type=int, default=1)
     options = parser.parse_args()
     show_progress(True)
@@ -72,8 +72,8 @@ def label_vectors(model: clapkit.AudioTextModel, labels: list[str], texts: str) 
     """``(n_labels, embed_dim)`` of unit length."""
     if texts == "names":
         return model.embed_labels(labels)
-    means = np.stack([model.embed_text(training_texts(label)).mean(axis=0) for label in labels])
-    return means / np.linalg.norm(means, axis=1, keepdims=True)
+    texts_of = acoustic_descriptions if texts == "descriptions" else training_texts
+    return model.embed_labels({label: texts_of(label) for label in labels})
 
 
 def print_row(name: str, row: list[float]) -> None:

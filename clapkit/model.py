@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -101,13 +101,15 @@ class AudioTextModel:
         return scores if isinstance(wav, list) else scores[0]
 
     def zeroshot(
-        self, wav: Any, labels: Sequence[str], *, template: str | None = None, sample_rate: int | None = None
-    ) -> Any:
+        self, wav: Any, labels: Sequence[str] | Mapping[str, Sequence[str]], *, template: str | None = None,
+        sample_rate: int | None = None,
+    ) -> Any:  # fmt: skip
         """Score a sound against labels in free words.
 
         Args:
             wav: a sound, or a list of sounds.
-            labels: what to compare; each different.
+            labels: what to compare, each different; a mapping gives each label the descriptions of its sound that
+                stand for it, or none, and then its prompts do.
             template: one prompt with ``{label}`` in place of the default ones.
             sample_rate: rate of arrays in Hz.
 
@@ -121,10 +123,10 @@ class AudioTextModel:
         """
         if isinstance(labels, str):
             raise ClapkitError(f"labels '{labels}': expected a list of labels, such as ['{labels}'].")
-        labels = check_labels(list(labels))
+        names = check_labels(list(labels))
         label_vectors = self.embed_labels(labels, template)
         outputs = self.encode(_waveforms(wav, self.config, sample_rate))
-        scores = [self.score_labels(output, labels, label_vectors) for output in outputs]
+        scores = [self.score_labels(output, names, label_vectors) for output in outputs]
         return scores if isinstance(wav, list) else scores[0]
 
     def caption(self, wav: Any, *, n_beams: int = 5, sample_rate: int | None = None) -> Any:
@@ -198,12 +200,22 @@ class AudioTextModel:
         vectors = [fresh[text] if text in fresh else known[text] for text in texts]
         return np.array(vectors, dtype=np.float32).reshape(-1, self.embed_dim)
 
-    def embed_labels(self, labels: Sequence[str], template: str | None = None) -> np.ndarray:
-        """Embed labels as the mean of their prompts: ``(n_labels, embed_dim)`` float32 of unit length."""
-        prompts = [prompts_for(label, template) for label in labels]
-        vectors = self.embed_text([prompt for group in prompts for prompt in group])
-        n_prompts = len(prompts[0]) if prompts else 1
-        means = vectors.reshape(-1, n_prompts, self.embed_dim).mean(axis=1)
+    def embed_labels(
+        self, labels: Sequence[str] | Mapping[str, Sequence[str]], template: str | None = None
+    ) -> np.ndarray:
+        """Embed labels as the mean of their texts: ``(n_labels, embed_dim)`` float32 of unit length.
+
+        Args:
+            labels: each stands for its prompts; in a mapping, for its descriptions where it has some.
+            template: one prompt with ``{label}`` in place of the default ones; descriptions stay as they are.
+        """
+        described = labels if isinstance(labels, Mapping) else {}
+        groups = [described.get(label) or prompts_for(label, template) for label in labels]
+        texts = [[group] if isinstance(group, str) else list(group) for group in groups]
+        vectors = self.embed_text([text for group in texts for text in group])
+        ends = np.cumsum([len(group) for group in texts])
+        means = [part.mean(axis=0) for part in np.split(vectors, ends[:-1])] if texts else []
+        means = np.array(means, dtype=np.float32).reshape(-1, self.embed_dim)
         return means / np.linalg.norm(means, axis=1, keepdims=True)
 
     def score_head(self, output: ClipOutput, label_vectors: np.ndarray) -> list[Score]:

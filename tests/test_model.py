@@ -218,6 +218,18 @@ def test_the_default_prompts_are_averaged(model: AudioTextModel) -> None:
     _assert_same(model.embed_labels(["low"])[0], mean / np.linalg.norm(mean))
 
 
+def test_descriptions_stand_for_a_label_in_place_of_its_prompts(model: AudioTextModel, clips: list[np.ndarray]) -> None:
+    described = {"lion": ["a deep hum", "a low growl"], "high": [], "low": "a hum"}
+    mean = model.embed_text(["a deep hum", "a low growl"]).mean(axis=0)
+    vectors = model.embed_labels(described, "one {label}")
+    _assert_same(vectors[0], mean / np.linalg.norm(mean))
+    _assert_same(vectors[1:], model.embed_text(["one high", "a hum"]))
+    scores = model.zeroshot(clips[0], described)
+    _check_scores(scores, list(described))
+    cosines = dict(zip(described, model.embed_labels(described) @ model.embed_audio(clips[0])[0], strict=True))
+    assert {score.label: score.similarity for score in scores} == pytest.approx(cosines, abs=1e-6)
+
+
 def test_a_template_takes_the_place_of_the_default_prompts(model: AudioTextModel, clips: list[np.ndarray]) -> None:
     scores = model.zeroshot(clips[0], ["low_hum", "high"], template="a recording of {label} outside")
     vectors = model.embed_text(["a recording of low hum outside", "a recording of high outside"])

@@ -28,18 +28,19 @@ def zeroshot(
 
     Args:
         files: sounds or folders of sounds; none scores the example clip that comes with clapkit.
-        labels: comma-separated labels, or @FILE with one label per line.
+        labels: comma-separated labels, or @FILE with one label per line. "lion roaring: deep rumbling voice; low hoarse
+            roar" asks by descriptions in place of the name, which finds sounds better that a model never heard.
         template: one prompt in place of the default ones, such as "this is a sound of {label}".
     """
-    from clapkit.data.prompts import read_labels
+    from clapkit.data.prompts import read_described_labels
     from clapkit.resources import example_clip
 
-    names = read_labels(labels)
+    described = read_described_labels(labels)
     if not files:
         files = (example_clip(),)
         note(f"no file given: scoring the example clip that comes with clapkit, a synthetic siren ({files[0].name})")
     model = load_model(checkpoint, device, precision, tokenizer)
-    label_vectors = model.embed_labels(names, template)
+    names, label_vectors = list(described), model.embed_labels(described, template)
     _print_results(model, files, lambda output: model.score_labels(output, names, label_vectors), json, strict)
 
 

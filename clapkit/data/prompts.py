@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -64,14 +65,14 @@ def clean_label(text: str) -> str:
 
 def training_texts(label: str) -> list[str]:
     """Every text a clip of this label is paired with: names in each template, and acoustic descriptions."""
-    names, descriptions = [label], []
-    for dataset in DESCRIBED_DATASETS:
-        for texts in load_descriptions(dataset).values():
-            if texts.label == label:
-                names += texts.paraphrases
-                descriptions += texts.descriptions
+    names = [label, *(name for texts in _texts_about(label) for name in texts.paraphrases)]
     prompts = [template.format(label=name) for name in names for template in TEMPLATES]
-    return list(dict.fromkeys(prompts + descriptions))
+    return list(dict.fromkeys(prompts + acoustic_descriptions(label)))
+
+
+def acoustic_descriptions(label: str) -> list[str]:
+    """How a label's sounds sound, without a name for what makes them; none for a label that nobody described."""
+    return [description for texts in _texts_about(label) for description in texts.descriptions]
 
 
 def known_texts(label: str) -> list[str]:
@@ -128,8 +129,37 @@ def read_labels(text: str, option: str = "--labels") -> list[str]:
         raise ClapkitError(f"{file}: {error}") from None
 
 
+def read_described_labels(text: str) -> dict[str, list[str]]:
+    """Labels as :func:`read_labels` reads them, each with the descriptions behind its colon, if it has one.
+
+    ``lion roaring: deep rumbling animal voice; low hoarse roar`` is one label with two descriptions.
+
+    Raises:
+        ClapkitError: what :func:`read_labels` refuses, or a colon without a description behind it.
+    """
+    described = {}
+    for entry in read_labels(text):
+        label, colon, rest = entry.partition(":")
+        descriptions = [each.strip() for each in rest.split(";") if each.strip()]
+        if colon and not descriptions:
+            raise ClapkitError(
+                f"label '{entry}': nothing behind its colon; expected descriptions, such as "
+                "'lion roaring: deep rumbling animal voice; low hoarse roar'."
+            )
+        check_labels([*described, label])
+        described[label.strip()] = descriptions
+    return described
+
+
+def _texts_about(label: str) -> list[ClassTexts]:
+    """The texts of every described dataset that has this label."""
+    described = (texts for dataset in DESCRIBED_DATASETS for texts in load_descriptions(dataset).values())
+    return [texts for texts in described if texts.label == label]
+
+
 def _is_label(text: str) -> bool:
-    return len(text) <= LONGEST_LABEL and text.isprintable()
+    """Whether a label and each of its descriptions has a label's length, and none a control character."""
+    return text.isprintable() and max(map(len, re.split("[:;]", text))) <= LONGEST_LABEL
 
 
 def check_labels(labels: list[str]) -> list[str]:

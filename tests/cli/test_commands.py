@@ -81,6 +81,18 @@ def test_labels_from_a_file(cli: Callable, tiny_run: Path, sounds: Path, tmp_pat
     _check_ranking(result["scores"], {"low", "regen in städten", "music, far away"})
 
 
+def test_labels_with_descriptions_agree_with_python(
+    cli: Callable, tiny_run: Path, tiny_model: AudioTextModel, sounds: Path, tmp_path: Path
+) -> None:
+    file = sounds / "low" / "0.wav"
+    (tmp_path / "labels.txt").write_text("hum: a deep hum, far away; a low growl\nhigh\n", encoding="utf-8")
+    words = ("zeroshot", file, "--labels", "@labels.txt", "--checkpoint", tiny_run, "--json")
+    (result,) = _document(cli(*words))["results"]
+    expected = tiny_model.zeroshot(file, {"hum": ["a deep hum, far away", "a low growl"], "high": []})
+    for score, wanted in zip(result["scores"], expected, strict=True):
+        assert score == pytest.approx(vars(wanted), abs=1e-5)
+
+
 def test_zeroshot_for_people(cli: Callable, tiny_run: Path, sounds: Path) -> None:
     result = cli("zeroshot", "--labels", "low,high", sounds / "low" / "0.wav", "--checkpoint", tiny_run)
     assert result.code == 0

@@ -10,11 +10,13 @@ from clapkit.data.prompts import (
     DESCRIBED_DATASETS,
     LONGEST_LABEL,
     TEMPLATES,
+    acoustic_descriptions,
     class_names,
     clean_label,
     label_of_class,
     load_descriptions,
     prompts_for,
+    read_described_labels,
     read_labels,
     training_texts,
 )
@@ -159,3 +161,42 @@ def test_a_doubled_line_is_named_with_its_file(tmp_path: Path) -> None:
 def test_a_file_without_labels_is_named(tmp_path: Path, content: bytes) -> None:
     file = label_file(tmp_path, content)
     assert error_of(f"@{file}").startswith(f"{file}: no labels given")
+
+
+# Labels with descriptions
+
+
+def test_descriptions_stand_behind_a_colon() -> None:
+    described = read_described_labels("dog barking, lion roaring: a low growl; a hoarse roar ;")
+    assert described == {"dog barking": [], "lion roaring": ["a low growl", "a hoarse roar"]}
+
+
+def test_a_label_file_may_describe_labels_with_commas(tmp_path: Path) -> None:
+    growl = "a low, hoarse growl" + " that goes on" * 10
+    file = label_file(tmp_path, f"dog\nlion: {growl}; {growl}s\n".encode())
+    assert read_described_labels(f"@{file}") == {"dog": [], "lion": [growl, growl + "s"]}
+
+
+@pytest.mark.parametrize("text", ["dog,lion:", "dog,lion: ; "])
+def test_a_colon_without_a_description_is_refused(text: str) -> None:
+    with pytest.raises(ClapkitError, match="label 'lion:.*nothing behind its colon"):
+        read_described_labels(text)
+
+
+@pytest.mark.parametrize("text", ["lion: a,Lion: b", "lion,lion: a"])
+def test_a_label_is_described_once(text: str) -> None:
+    with pytest.raises(ClapkitError, match="given twice"):
+        read_described_labels(text)
+
+
+def test_a_description_without_a_label_is_refused() -> None:
+    with pytest.raises(ClapkitError, match="label 2 of 2 is empty"):
+        read_described_labels("dog, : a low growl")
+
+
+def test_acoustic_descriptions_are_texts_of_training_that_name_nothing() -> None:
+    descriptions = acoustic_descriptions("dog barking")
+    assert descriptions == training_texts("dog barking")[-len(descriptions) :]
+    assert len(descriptions) == 10  # five in each dataset
+    assert not any("dog" in text for text in descriptions)
+    assert acoustic_descriptions("zither") == []
