@@ -198,7 +198,8 @@ def encode_wav(waveform: np.ndarray, sample_rate: int, subtype: str = "PCM_16") 
 def find_sounds(paths: list[Path]) -> list[Path]:
     """Files as given, folders searched for sounds; sorted inside each folder, hidden files left out.
 
-    Among several paths a missing one stays in the list, to be reported with the other bad files.
+    Among several paths a missing one stays in the list, to be reported with the other bad files, and so does a folder
+    that cannot be read.
 
     Raises:
         AudioError: the only path does not exist, or a folder holds no sound.
@@ -210,18 +211,22 @@ def find_sounds(paths: list[Path]) -> list[Path]:
         if not path.is_dir():
             found.append(path)
             continue
-        known = AUDIO_SUFFIXES | MEDIA_SUFFIXES
-        inside = sorted(
-            file
-            for file in path.rglob("*")
-            if file.suffix.lower() in known and file.is_file() and not file.name.startswith(".")
-        )
-        if not inside:
+        if not (inside := _sounds_inside(path)):
             raise AudioError(
                 f"{path}: no sounds inside; expected files such as {', '.join(sorted(AUDIO_SUFFIXES)[:6])}."
             )
         found.extend(inside)
     return found
+
+
+def _sounds_inside(folder: Path) -> list[Path]:
+    """Its sounds at any depth, and the folders among them that cannot be read."""
+    known = AUDIO_SUFFIXES | MEDIA_SUFFIXES
+    found: list[Path] = []
+    for place, _, names in os.walk(folder, onerror=lambda error: found.append(Path(error.filename))):
+        files = (Path(place, name) for name in names if not name.startswith("."))
+        found.extend(file for file in files if file.suffix.lower() in known and file.is_file())
+    return sorted(found)
 
 
 class _ForwardSound(soundfile.SoundFile):
@@ -235,6 +240,10 @@ def _check_file(path: Path) -> None:
     if not path.exists():
         raise AudioError(f"{path}: no such file; check the path.")
     if path.is_dir():
+        try:
+            os.scandir(path).close()
+        except OSError as error:
+            raise AudioError(f"{path}: this folder cannot be read ({error.strerror}).") from None
         raise AudioError(f"{path}: is a folder; give an audio file.")
     if path.stat().st_size == 0:
         raise AudioError(f"{path}: is empty (0 bytes); copy it again.")

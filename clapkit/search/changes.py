@@ -106,6 +106,8 @@ def add(store: Store, model: AudioTextModel, sounds: Sounds, *, strict: bool, en
 def update(store: Store, model: AudioTextModel, *, strict: bool) -> Changes:
     """Look again at what the index was made of: embed new and changed files, drop vanished ones.
 
+    What lies in a folder that cannot be read now stays as it is.
+
     Raises:
         AudioError: a whole folder is gone, or a bad file when strict.
     """
@@ -118,9 +120,11 @@ def update(store: Store, model: AudioTextModel, *, strict: bool) -> Changes:
                 f"index-remove {store.folder} {root}"
             )
     inside = [path for root in store.record["roots"] if Path(root).exists() for path in _sounds_in(Path(root))]
-    present = [Path(path) for path in indexed["path"] if Path(path).exists()]
+    unreadable = [path for path in inside if path.is_dir()]
+    out_of_sight = {path for path in indexed["path"] if any(folder in Path(path).parents for folder in unreadable)}
+    present = [Path(path) for path in indexed["path"] if path not in out_of_sight and Path(path).exists()]
     files, bad_names = _table_of([*inside, *present])
-    vanished = set(indexed["path"]) - set(files["path"])
+    vanished = set(indexed["path"]) - set(files["path"]) - out_of_sight
     own = [name for name in indexed if name not in OWN_COLUMNS]
     return _replace(store, model, files.merge(indexed[own], "left", on="path"), vanished, bad_names, strict=strict)
 

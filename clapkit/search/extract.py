@@ -43,8 +43,12 @@ def extract_hit(hit: Hit, rank: int, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     waveform = load_waveform(hit.path, RATE, n_channels=2, start_s=hit.start_s, end_s=hit.end_s)
     file = folder / f"{rank:03d}-{Path(hit.path).stem}-{hit.start_s:.1f}s.wav"
-    file.write_bytes(encode_wav(waveform.clip(-1, 1), RATE))
-    return file
+    scratch = file.with_suffix(".part")  # a full disk leaves no half of a sound
+    try:
+        scratch.write_bytes(encode_wav(waveform.clip(-1, 1), RATE))
+        return scratch.replace(file)
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
 def play_hits(hits: Sequence[Hit]) -> None:

@@ -165,14 +165,18 @@ class AudioIndex:
             named = [paths] if isinstance(paths, (str, Path)) else paths
             return self._note(changes.remove(self._store, named, ids))
 
-    def merge(self, *others: AudioIndex) -> Changes:
+    def merge(self, *others: AudioIndex | str | Path) -> Changes:
         """Put other indexes of the same model into this one; files that it has already are not doubled.
+
+        Args:
+            others: open indexes, or their folders.
 
         Raises:
             IndexMismatchError: another model, preprocessing or overlap made one of them.
         """
         with self._changing():
-            return self._note(changes.merge(self._store, [open_store(other.folder) for other in others]))
+            folders = [other.folder if isinstance(other, AudioIndex) else Path(other) for other in others]
+            return self._note(changes.merge(self._store, [open_store(folder) for folder in folders]))
 
     def search(
         self, query: str | Sequence[str] | np.ndarray = (), k: int = 10, *, like: Sequence[Any] = (),
@@ -192,9 +196,8 @@ class AudioIndex:
         Raises:
             ClapkitError: ``k`` or ``offset`` make no sense, nothing is looked for, or the condition cannot be read.
         """
-        if k < 1 or offset < 0:
-            wrong = f"k={k}: expected at least 1 hit." if k < 1 else f"offset={offset}: expected 0 or more."
-            raise ClapkitError(wrong)
+        _check_count("k", k, 1)
+        _check_count("offset", offset, 0)
         like = [like] if isinstance(like, (str, Path, bytes, np.ndarray)) else like
         vector = _unit(query) if isinstance(query, np.ndarray) else query_vector(self.model, query, like)
         store = self._as_it_is_now()
@@ -214,7 +217,11 @@ class AudioIndex:
         Returns:
             A row per hit, best first in each query: ``query`` (place in ``queries``), ``score``, ``id``, ``path``,
             ``start_s``, ``end_s``, and the user's columns.
+
+        Raises:
+            ClapkitError: ``k`` makes no sense, a query is empty, or the condition cannot be read.
         """
+        _check_count("k", k, 1)
         store, vectors = self._as_it_is_now(), np.zeros((0, self.model.embed_dim), np.float32)
         if isinstance(queries, np.ndarray):
             vectors = _unit(queries)
@@ -311,6 +318,11 @@ def _is_unfinished(folder: Path) -> bool:
     names = {each.name for each in folder.iterdir()}
     own = {LOCK_FILE, BUILDING_FOLDER, SEGMENTS_FOLDER, f".{RECORD_FILE}"}
     return names == {LOCK_FILE} or (BUILDING_FOLDER in names and names <= own)
+
+
+def _check_count(name: str, value: Any, least: int) -> None:
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
+        raise ClapkitError(f"{name}={value!r}: expected a whole number, at least {least}.")
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

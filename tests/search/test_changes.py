@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -172,7 +173,7 @@ def test_shards_built_apart_are_merged(tiny_model: AudioTextModel, folder: Path,
     assert [hit.path for hit in first.search("high", k=6)] == best
     third = AudioIndex.build(tiny_model, write(folder / "c" / "9.wav", 777), tmp_path / "third")
     AudioIndex.load(third.folder, tiny_model).add(write(folder / "c" / "8.wav", 555))  # unknown to `third`
-    assert first.merge(third) == Changes(n_added=2)
+    assert first.merge(third.folder) == Changes(n_added=2)
     apart = AudioIndex.build(tiny_model, folder / "b", overlap=0)
     with pytest.raises(IndexMismatchError, match="hop_s"):
         first.merge(apart)
@@ -251,6 +252,32 @@ def test_pages_follow_one_another(index: AudioIndex) -> None:
     assert index.search("low", offset=6) == []
     with pytest.raises(ClapkitError, match="offset=-1"):
         index.search("low", offset=-1)
+
+
+@pytest.mark.parametrize("k", [0, 2.5, "3", True])
+def test_a_number_of_hits_that_makes_no_sense_is_refused(index: AudioIndex, k: object) -> None:
+    for search in (index.search, lambda query, k: index.search_batch([query], k)):
+        with pytest.raises(ClapkitError, match="expected a whole number, at least 1"):
+            search("low", k)
+
+
+def test_a_folder_that_cannot_be_read_keeps_what_the_index_has_of_it(
+    index: AudioIndex, folder: Path, tiny_model: AudioTextModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scandir(path: object, listed: Callable = os.scandir) -> Any:
+        if str(path) == str(folder / "a"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    (folder / "b" / "1.wav").unlink()
+    changed = index.update()
+    assert changed.n_removed == 1
+    assert changed.bad_files == [f"{folder / 'a'}: this folder cannot be read (Permission denied)."]
+    assert names(index) == ["0.wav", "2.wav", "3.wav", "4.wav", "5.wav"]
+    with pytest.raises(AudioError, match="this folder cannot be read"):
+        AudioIndex.build(tiny_model, folder, tmp_path / "other", strict=True)
+    assert names(AudioIndex.build(tiny_model, folder, tmp_path / "other")) == ["3.wav", "5.wav"]
 
 
 def test_a_sound_finds_itself_first(index: AudioIndex, folder: Path) -> None:
