@@ -139,9 +139,9 @@ def read_described_labels(text: str) -> dict[str, list[str]]:
     """
     described = {}
     for entry in read_labels(text):
-        label, colon, rest = entry.partition(":")
-        descriptions = [each.strip() for each in rest.split(";") if each.strip()]
-        if colon and not descriptions:
+        label, *rest = re.split(r":(?:\s|$)", entry, maxsplit=1)  # 12:30 is no description
+        descriptions = [each.strip() for part in rest for each in part.split(";") if each.strip()]
+        if rest and not descriptions:
             raise ClapkitError(
                 f"label '{entry}': nothing behind its colon; expected descriptions, such as "
                 "'lion roaring: deep rumbling animal voice; low hoarse roar'."

@@ -167,8 +167,8 @@ def test_a_file_without_labels_is_named(tmp_path: Path, content: bytes) -> None:
 
 
 def test_descriptions_stand_behind_a_colon() -> None:
-    described = read_described_labels("dog barking, lion roaring: a low growl; a hoarse roar ;")
-    assert described == {"dog barking": [], "lion roaring": ["a low growl", "a hoarse roar"]}
+    described = read_described_labels("the 12:30 train, lion roaring: a low growl; a hoarse roar ;")
+    assert described == {"the 12:30 train": [], "lion roaring": ["a low growl", "a hoarse roar"]}
 
 
 def test_a_label_file_may_describe_labels_with_commas(tmp_path: Path) -> None:
