@@ -68,7 +68,7 @@ def seconds_in_turn(*actions: Callable[[], object]) -> list[float]:
 def measure_kind(vectors: np.ndarray, queries: np.ndarray, kind: str, folder: Path) -> dict[str, float | str]:
     """Build one index through clapkit, search it, and search its FAISS index directly."""
     n, dim = vectors.shape
-    model = SimpleNamespace(name="none", fingerprint={"weights": "made up"})
+    model = SimpleNamespace(name="none", fingerprint={"weights": "made up"}, embed_dim=dim)
     files = pd.DataFrame({"path": [f"/{number}.wav" for number in range(n)], "size": 1, "mtime_ns": 1})
     spans = pd.DataFrame({"file": np.arange(n), "start_s": 0.0, "end_s": 1.0})
     start = perf_counter()
