@@ -6,12 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "search.py"
+PROJECT = Path(__file__).parents[1]
 
 
 def test_the_benchmark_of_the_search_prints_its_table() -> None:
-    words = [sys.executable, BENCHMARK, "--sizes", "500", "--dim", "16", "--kinds", "exact", "hnsw", "--threads", "1"]
-    result = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False)
+    words = ["--sizes", "500", "--dim", "16", "--kinds", "exact", "hnsw", "--threads", "1"]
+    command = [sys.executable, "-m", "benchmarks.search", *words]
+    result = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     rows = [line.split() for line in result.stdout.splitlines()[2:]]
     assert [row[:2] for row in rows] == [["500", "exact"], ["500", "hnsw"]]
