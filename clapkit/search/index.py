@@ -243,15 +243,15 @@ class AudioIndex:
             tables.append(pd.concat([part.spans.drop(columns="file"), files], axis=1).assign(vector=list(part.vectors)))
         return pd.concat(tables, ignore_index=True)
 
-    def _described(self, segments: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray | pd.Series]:
+    def _described(self, segments: np.ndarray, rows: np.ndarray) -> dict[str, pd.Series]:
         """Columns of what is known of windows: ``id``, ``start_s``, ``end_s``, ``path`` and the user's."""
         columns, order = [], []
         for place in np.unique(segments):
             segment = self._store.segments[place]
             order.append(np.flatnonzero(segments == place))
-            spans = segment.spans.arrays(rows[order[-1]])
+            spans = segment.spans.columns(rows[order[-1]])
             own = [name for name in segment.files.names if name not in FILE_FACTS]
-            columns.append(spans | segment.files.arrays(spans.pop("file"), own))
+            columns.append(spans | segment.files.columns(spans.pop("file"), own))
         if not columns:
             empty = {"id": "int64", "start_s": "float", "end_s": "float", "path": "str"}
             empty |= columns_of(self._store.segments)

@@ -1,8 +1,8 @@
-"""Parquet tables of an index, of which only the asked rows are read."""
+"""Tables of an index: Parquet for everyone, and beside each its rows as they lie in memory, to find a few of many."""
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +12,11 @@ import pyarrow.parquet as pq
 
 from clapkit.errors import ClapkitError, IndexMismatchError
 
-GROUP_ROWS = 65_536
-"""Rows that are read together."""
-KEPT_GROUPS = 32
+MAPPED_SUFFIX = ".arrow"
 
 
 class Table:
-    """A Parquet file by row number.
+    """A Parquet file, of which single rows are looked up in the Arrow file beside it, which is mapped, not read.
 
     Args:
         file: written by :func:`write_table`.
@@ -32,49 +30,52 @@ class Table:
     """
 
     def __init__(self, file: Path) -> None:
+        self._file = file
         try:
             self._parquet = pq.ParquetFile(file, memory_map=True)
         except (OSError, pa.ArrowInvalid) as error:
-            raise IndexMismatchError(
-                f"{file}: damaged ({str(error).splitlines()[0]}); build the index again."
-            ) from None
+            raise _damaged(file, error, "build the index again") from None
         self.names: list[str] = list(self._parquet.schema_arrow.names)
         self.dtypes = dict(self._parquet.schema_arrow.empty_table().to_pandas().dtypes)
-        self._group = lru_cache(KEPT_GROUPS)(self._read_group)
 
     def __len__(self) -> int:
         return self._parquet.metadata.num_rows
 
     def rows(self, places: np.ndarray, names: list[str] | None = None) -> pd.DataFrame:
         """The rows at ``(n,)`` places, in their order; all columns, or those named."""
-        return pd.DataFrame(self.arrays(places, names), copy=False)
+        return pd.DataFrame(self.columns(places, names), copy=False)
 
-    def arrays(self, places: np.ndarray, names: list[str] | None = None) -> dict[str, np.ndarray]:
+    def columns(self, places: np.ndarray, names: list[str] | None = None) -> dict[str, pd.Series]:
         """:meth:`rows` without the cost of a table."""
-        names = self.names if names is None else names
-        places = np.asarray(places, dtype=np.int64)
-        if not len(places):
-            empty = self._parquet.schema_arrow.empty_table().to_pandas()
-            return {name: empty[name].to_numpy() for name in names}
-        order = np.argsort(places // GROUP_ROWS, kind="stable")
-        groups, first = np.unique(places[order] // GROUP_ROWS, return_index=True)
-        read = [self._group(group) for group in groups]
-        wanted = np.split(order, first[1:])  # of each group
-        found = {}
-        for name in names:
-            values = np.empty(len(places), np.result_type(*(columns[name].dtype for columns in read)))
-            for columns, where in zip(read, wanted, strict=True):
-                values[where] = columns[name][places[where] % GROUP_ROWS]
-            found[name] = values
-        return found
+        wanted = pa.array(np.asarray(places, dtype=np.int64))
+        return {name: self._column(name, wanted) for name in (self.names if names is None else names)}
 
     def whole(self, columns: list[str] | None = None) -> pd.DataFrame:
         """All rows."""
         return self._parquet.read(columns).to_pandas()
 
-    def _read_group(self, group: int) -> dict[str, np.ndarray]:
-        table = self._parquet.read_row_group(int(group)).to_pandas()
-        return {name: table[name].to_numpy() for name in table}
+    def is_whole(self) -> bool:
+        """Whether the rows in the Arrow file are those of the Parquet file."""
+        return self._mapped.equals(self._parquet.read())
+
+    def _column(self, name: str, places: pa.Array) -> pd.Series:
+        column = self._mapped[name].take(places).to_pandas()
+        if column.dtype == self.dtypes[name]:
+            return column
+        return self._mapped.select([name]).take(places).to_pandas()[name]  # slower, but knows pandas' own types
+
+    @cached_property
+    def _mapped(self) -> pa.Table:
+        file = self._file.with_suffix(MAPPED_SUFFIX)
+        if not file.exists():  # made by a clapkit that did not write it
+            return self._parquet.read().combine_chunks()
+        try:
+            mapped = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+            if len(mapped) != len(self):
+                raise pa.ArrowInvalid(f"{len(mapped)} rows in place of {len(self)}")
+        except (OSError, pa.ArrowInvalid) as error:
+            raise _damaged(file, error, f"delete it, {self._file.name} holds the same") from None
+        return mapped
 
 
 def check_columns(table: pd.DataFrame) -> None:
@@ -94,4 +95,11 @@ def check_columns(table: pd.DataFrame) -> None:
 
 def write_table(table: pd.DataFrame, file: Path) -> None:
     """Write a table that :class:`Table` reads."""
-    pq.write_table(pa.Table.from_pandas(table, preserve_index=False), file, row_group_size=GROUP_ROWS)
+    columns = pa.Table.from_pandas(table, preserve_index=False)
+    pq.write_table(columns, file)
+    with pa.ipc.new_file(str(file.with_suffix(MAPPED_SUFFIX)), columns.schema) as rows:
+        rows.write_table(columns.combine_chunks())
+
+
+def _damaged(file: Path, error: Exception, remedy: str) -> IndexMismatchError:
+    return IndexMismatchError(f"{file}: damaged ({str(error).splitlines()[0]}); {remedy}.")

@@ -46,6 +46,8 @@ def _problems_of_tables(store: Store) -> list[str]:
     for segment in store.segments:
         spans, files = segment.spans.whole(), segment.files.whole()
         ids.append(spans["id"].to_numpy())
+        if not (segment.spans.is_whole() and segment.files.is_whole()):
+            problems.append(f"{segment.folder}: its Arrow files are not what its Parquet files say; delete them")
         lengths = np.linalg.norm(segment.vectors.all_rows(), axis=1)
         n_damaged = int((np.abs(lengths - 1) > LENGTH_TOLERANCE).sum())
         if n_damaged:

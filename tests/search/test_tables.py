@@ -1,14 +1,15 @@
-"""Rows of a table come back in the asked order and type, from however many groups they are read."""
+"""Rows of a table come back in the asked order and type, from the file that is mapped or from Parquet alone."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from clapkit.search import tables
+from clapkit.errors import IndexMismatchError
 from clapkit.search.tables import Table, write_table
 
 N = 100
@@ -16,7 +17,7 @@ N = 100
 
 @pytest.fixture
 def frame() -> pd.DataFrame:
-    """Columns of every kind; some lack values, but not in every group of rows."""
+    """Columns of every kind; some lack values, but not in every row."""
     numbers = np.arange(N)
     return pd.DataFrame(
         {
@@ -31,11 +32,11 @@ def frame() -> pd.DataFrame:
     )
 
 
-@pytest.fixture
-def table(frame: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Table:
-    """Of ten groups."""
-    monkeypatch.setattr(tables, "GROUP_ROWS", 10)
+@pytest.fixture(params=["mapped", "Parquet alone"])
+def table(frame: pd.DataFrame, tmp_path: Path, request: pytest.FixtureRequest) -> Table:
     write_table(frame, tmp_path / "t.parquet")
+    if request.param == "Parquet alone":  # as earlier versions left it
+        (tmp_path / "t.arrow").unlink()
     return Table(tmp_path / "t.parquet")
 
 
@@ -58,9 +59,43 @@ def test_only_the_named_columns_come(table: Table) -> None:
     assert table.rows(np.array([1, 99]), ["word"]).to_dict("list") == {"word": ["w1", "w99"]}
 
 
-def test_only_the_groups_that_are_asked_for_are_read(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = []
-    real = table._read_group
-    monkeypatch.setattr(table, "_group", lambda group: read.append(int(group)) or real(group))
-    table.rows(np.array([11, 95, 12]))
-    assert read == [1, 9]
+@pytest.mark.parametrize("places", [[3], [40], [3, 40]])
+def test_types_do_not_depend_on_the_rows(table: Table, places: list[int]) -> None:
+    assert table.rows(np.array(places)).dtypes.to_dict() == table.dtypes
+
+
+def test_rows_are_found_without_reading_parquet(
+    frame: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_table(frame, tmp_path / "t.parquet")
+    table = Table(tmp_path / "t.parquet")
+    monkeypatch.setattr(table, "_parquet", None)
+    monkeypatch.setattr(Table, "__len__", lambda _: N)
+    assert table.rows(np.array([11, 95]))["number"].tolist() == [11, 95]
+
+
+def test_a_mapped_file_that_says_otherwise_is_seen(table: Table, frame: pd.DataFrame, tmp_path: Path) -> None:
+    assert table.is_whole()
+    write_table(frame.assign(number=0), tmp_path / "other.parquet")
+    (tmp_path / "other.arrow").rename(tmp_path / "t.arrow")
+    assert not Table(tmp_path / "t.parquet").is_whole()
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda file: file.write_bytes(file.read_bytes()[:900]), lambda file: file.write_bytes(b"")]
+)
+def test_a_damaged_mapped_file_may_be_deleted(frame: pd.DataFrame, tmp_path: Path, damage: Callable) -> None:
+    write_table(frame, tmp_path / "t.parquet")
+    damage(tmp_path / "t.arrow")
+    with pytest.raises(IndexMismatchError, match=r"t\.arrow: damaged .*; delete it, t\.parquet holds the same"):
+        Table(tmp_path / "t.parquet").rows(np.array([1]))
+    (tmp_path / "t.arrow").unlink()
+    assert Table(tmp_path / "t.parquet").rows(np.array([1]))["number"].tolist() == [1]
+
+
+def test_a_mapped_file_with_other_rows_is_refused(frame: pd.DataFrame, tmp_path: Path) -> None:
+    write_table(frame.iloc[:50], tmp_path / "half.parquet")
+    write_table(frame, tmp_path / "t.parquet")
+    (tmp_path / "half.arrow").rename(tmp_path / "t.arrow")
+    with pytest.raises(IndexMismatchError, match="50 rows in place of 100"):
+        Table(tmp_path / "t.parquet").rows(np.array([1]))
