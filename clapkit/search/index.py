@@ -33,6 +33,7 @@ from clapkit.search.store import (
     open_store,
     read_record,
 )
+from clapkit.search.tables import Values
 from clapkit.search.vectors import KINDS
 from clapkit.storage import replacing_folder
 
@@ -243,7 +244,7 @@ class AudioIndex:
             tables.append(pd.concat([part.spans.drop(columns="file"), files], axis=1).assign(vector=list(part.vectors)))
         return pd.concat(tables, ignore_index=True)
 
-    def _described(self, segments: np.ndarray, rows: np.ndarray) -> dict[str, pd.Series]:
+    def _described(self, segments: np.ndarray, rows: np.ndarray) -> dict[str, Values]:
         """Columns of what is known of windows: ``id``, ``start_s``, ``end_s``, ``path`` and the user's."""
         columns, order = [], []
         for place in np.unique(segments):
@@ -255,11 +256,12 @@ class AudioIndex:
         if not columns:
             empty = {"id": "int64", "start_s": "float", "end_s": "float", "path": "str"}
             empty |= columns_of(self._store.segments)
-            return {name: pd.Series(dtype=kind) for name, kind in empty.items()}
+            return {name: pd.array([], dtype=kind) for name, kind in empty.items()}
         if len(columns) == 1:
             return columns[0]
         table = pd.concat([pd.DataFrame(each, copy=False) for each in columns], ignore_index=True)
-        return dict(table.take(np.argsort(np.concatenate(order))).reset_index(drop=True).items())
+        table = table.take(np.argsort(np.concatenate(order)))
+        return {name: table[name].array for name in table}
 
     def _as_it_is_now(self) -> Store:
         """The store, read again if another process, or another object of this one, has changed it."""

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from clapkit.errors import ClapkitError, IndexMismatchError
 
 MAPPED_SUFFIX = ".arrow"
+Values = np.ndarray | pd.api.extensions.ExtensionArray
 
 
 class Table:
@@ -45,7 +46,7 @@ class Table:
         """The rows at ``(n,)`` places, in their order; all columns, or those named."""
         return pd.DataFrame(self.columns(places, names), copy=False)
 
-    def columns(self, places: np.ndarray, names: list[str] | None = None) -> dict[str, pd.Series]:
+    def columns(self, places: np.ndarray, names: list[str] | None = None) -> dict[str, Values]:
         """:meth:`rows` without the cost of a table."""
         wanted = pa.array(np.asarray(places, dtype=np.int64))
         return {name: self._column(name, wanted) for name in (self.names if names is None else names)}
@@ -58,11 +59,12 @@ class Table:
         """Whether the rows in the Arrow file are those of the Parquet file."""
         return self._mapped.equals(self._parquet.read())
 
-    def _column(self, name: str, places: pa.Array) -> pd.Series:
-        column = self._mapped[name].take(places).to_pandas()
-        if column.dtype == self.dtypes[name]:
-            return column
-        return self._mapped.select([name]).take(places).to_pandas()[name]  # slower, but knows pandas' own types
+    def _column(self, name: str, places: pa.Array) -> Values:
+        taken, dtype = self._mapped[name].take(places), self.dtypes[name]
+        values = taken.to_numpy() if dtype.kind in "iuf" else taken.to_pandas().array
+        if values.dtype == dtype:
+            return values
+        return self._mapped.select([name]).take(places).to_pandas()[name].array  # slower, but knows pandas' own types
 
     @cached_property
     def _mapped(self) -> pa.Table:

@@ -84,9 +84,11 @@ class Vectors:
             proposing = self._fast_parameters(allowed, n_proposed)
             options = faiss.IndexRefineSearchParameters(k_factor=CANDIDATES, base_index_params=proposing)
             scores, places = faiss.IndexRefine(self.fast, self.exact).search(queries, n_found, params=options)
-        missing = ((0, 0), (0, k - n_found))
         scores[places == NO_PLACE] = -np.inf
         np.minimum(scores, 1, out=scores)  # rounding lets a vector be nearer to itself than 1
+        if n_found == k:
+            return scores, places
+        missing = ((0, 0), (0, k - n_found))
         return np.pad(scores, missing, constant_values=-np.inf), np.pad(places, missing, constant_values=NO_PLACE)
 
     def rows(self, places: np.ndarray) -> np.ndarray:
