@@ -57,7 +57,7 @@ class Table:
 
     def is_whole(self) -> bool:
         """Whether the rows in the Arrow file are those of the Parquet file."""
-        return self._mapped.equals(self._parquet.read())
+        return self._mapped.to_pandas().equals(self.whole())
 
     def _column(self, name: str, places: pa.Array) -> Values:
         taken, dtype = self._mapped[name].take(places), self.dtypes[name]

@@ -28,6 +28,8 @@ def frame() -> pd.DataFrame:
             "count": pd.array([None if number < 25 else number for number in numbers], "Int64"),
             "flag": [number % 3 == 0 for number in numbers],
             "time": pd.date_range("2026-01-01", periods=N),
+            "kind": pd.Categorical(["a", "b", None, "b"] * (N // 4)),
+            "length": pd.to_timedelta(numbers, "s"),
         }
     )
 
@@ -60,8 +62,8 @@ def test_only_the_named_columns_come(table: Table) -> None:
 
 
 @pytest.mark.parametrize("places", [[3], [40], [3, 40]])
-def test_types_do_not_depend_on_the_rows(table: Table, places: list[int]) -> None:
-    assert table.rows(np.array(places)).dtypes.to_dict() == table.dtypes
+def test_types_do_not_depend_on_the_rows(table: Table, frame: pd.DataFrame, places: list[int]) -> None:
+    assert table.rows(np.array(places)).dtypes.to_dict() == frame.dtypes.to_dict()
 
 
 def test_rows_are_found_without_reading_parquet(
