@@ -3,7 +3,7 @@
     python examples/mix_datasets.py mixed.csv us8k=DIR/UrbanSound8K esc50=DIR/ESC-50-master us8k.weight=0.5
     for group in mixed-1 mixed-2 mixed-3 mixed-4 mixed-5; do      # or: animals nature human domestic urban
       clapkit train --dataset csv --root mixed.csv --config configs/base.yaml --test-fold 1 \\
-          --hold-out-classes $group --output runs/unheard/$group
+          --hold-out-classes $group --set augment.short=0 --epochs 36 --output runs/unheard/$group
     done
     python benchmarks/unheard.py mixed.csv runs/unheard [--groups categories] [--texts names|all]
 
